@@ -1,0 +1,92 @@
+//! Numbers that know their range: one that parses is valid, and nobody checks it again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::NumError;
+
+macro_rules! ranged {
+    ($(#[$doc:meta])* $name:ident, $expected:literal, |$x:ident| $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[serde(try_from = "f64", into = "f64")]
+        pub struct $name(f64);
+
+        impl $name {
+            #[doc = concat!("`x` if it is ", $expected, ".")]
+            ///
+            /// # Errors
+            /// A number outside the range, or NaN.
+            pub fn new($x: f64) -> Result<Self, NumError> {
+                if $valid {
+                    Ok(Self($x))
+                } else {
+                    Err(NumError { what: stringify!($name), expected: $expected, found: $x })
+                }
+            }
+
+            /// The number.
+            pub fn get(self) -> f64 {
+                self.0
+            }
+        }
+
+        impl TryFrom<f64> for $name {
+            type Error = NumError;
+
+            fn try_from(x: f64) -> Result<Self, NumError> {
+                Self::new(x)
+            }
+        }
+
+        impl From<$name> for f64 {
+            fn from(x: $name) -> f64 {
+                x.0
+            }
+        }
+    };
+}
+
+ranged!(
+    /// The pull towards the reference: positive and finite.
+    Beta, "a positive finite number", |x| x > 0.0 && x.is_finite()
+);
+ranged!(
+    /// A rate, a temperature, a scale: positive and finite.
+    Positive, "a positive finite number", |x| x > 0.0 && x.is_finite()
+);
+ranged!(
+    /// A bound from above; infinite switches it off.
+    Bound, "a positive number, inf for no bound", |x| x > 0.0
+);
+ranged!(
+    /// The weight of an optional term: zero switches it off.
+    Weight, "a finite number of at least 0", |x| x >= 0.0 && x.is_finite()
+);
+ranged!(
+    /// A probability.
+    Prob, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x)
+);
+
+impl Weight {
+    /// The term is off.
+    pub const ZERO: Self = Self(0.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_at_their_ends() {
+        assert!(Beta::new(0.0).is_err() && Beta::new(f64::MIN_POSITIVE).is_ok());
+        assert!(Beta::new(f64::INFINITY).is_err() && Beta::new(f64::NAN).is_err());
+        assert!(Weight::new(0.0).is_ok() && Weight::new(-1e-300).is_err() && Weight::new(f64::NAN).is_err());
+        assert!(Prob::new(0.0).is_ok() && Prob::new(1.0).is_ok() && Prob::new(1.0 + f64::EPSILON).is_err());
+    }
+
+    #[test]
+    fn a_bad_number_fails_when_it_is_read() {
+        let error = serde_json::from_str::<Prob>("1.5").expect_err("out of range");
+        assert!(error.to_string().starts_with("Prob: expected a number from 0 to 1, found 1.5"), "{error}");
+    }
+}

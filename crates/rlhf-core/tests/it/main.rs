@@ -1,0 +1,4 @@
+//! Laws that every loss keeps.
+
+#[cfg(feature = "burn")]
+mod laws;

@@ -1,0 +1,5 @@
+//! Tests of what the crate offers, from outside.
+
+mod report;
+mod stats;
+mod text;

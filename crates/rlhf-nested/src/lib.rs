@@ -1,0 +1,1 @@
+//! Layer schedules, nested behaviour policies and off-policy corrections (Nested-ReFT).

@@ -1,0 +1,136 @@
+//! The key–value cache of a batch of rows.
+//!
+//! Row `i` keeps the key of its position `p` in column `p`, whatever the other rows do; columns
+//! behind a row's end are masked. A row's numbers therefore never depend on how its neighbours
+//! were padded, and rows of different lengths decode together.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::rope::Rope;
+
+/// Columns are read in multiples of this, so that a row's sums have the same shape at the same
+/// position in every batch.
+pub const COLUMN_BLOCK: usize = 32;
+
+/// Keys and values of every layer, `[B, H_kv, capacity, D]`, and each row's length.
+#[derive(Debug, Clone)]
+pub struct KvCache {
+    keys: Vec<Option<Tensor<4>>>,
+    values: Vec<Option<Tensor<4>>>,
+    lengths: Vec<usize>,
+    capacity: usize,
+}
+
+/// What one cached forward pass needs: rotary tables, the additive mask, and where rows write.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) cos: Tensor<4>,
+    pub(crate) sin: Tensor<4>,
+    pub(crate) mask: Tensor<4>,
+    columns: usize,
+    /// `(first row, rows, column)`: runs of rows that write the same column.
+    runs: Vec<(usize, usize, usize)>,
+}
+
+impl KvCache {
+    /// An empty cache of `rows` rows for a model of `layers` layers, with room for `capacity`
+    /// positions a row.
+    pub fn new(layers: usize, rows: usize, capacity: usize) -> Self {
+        Self {
+            keys: vec![None; layers],
+            values: vec![None; layers],
+            lengths: vec![0; rows],
+            capacity: capacity.next_multiple_of(COLUMN_BLOCK),
+        }
+    }
+
+    /// How many positions each row holds.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Tells the cache the true prompt lengths after a prefill of right-padded rows.
+    ///
+    /// # Panics
+    /// When there is not one length a row.
+    pub fn set_lengths(&mut self, lengths: &[usize]) {
+        assert_eq!(lengths.len(), self.lengths.len(), "kv cache: one length a row");
+        self.lengths.copy_from_slice(lengths);
+    }
+
+    /// Keeps the rows named, in that order; a row may be named more than once, which is how K
+    /// samples of one prompt share its prefill.
+    pub fn select(&mut self, rows: &[usize]) {
+        self.lengths = rows.iter().map(|r| self.lengths[*r]).collect();
+        for slot in self.keys.iter_mut().chain(&mut self.values) {
+            *slot = slot.take().map(|x| {
+                let index: Vec<i64> = rows.iter().map(|r| *r as i64).collect();
+                let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &x.device());
+                x.select(0, index)
+            });
+        }
+    }
+
+    pub(crate) fn plan(&self, t: usize, rope: &Rope, device: &Device) -> Step {
+        let prefill = self.keys.first().is_none_or(Option::is_none);
+        let longest = self.lengths.iter().max().map_or(0, |l| l + t);
+        assert!(longest <= self.capacity, "kv cache: {longest} positions, room for {}", self.capacity);
+        assert!(prefill || t == 1, "kv cache: {t} tokens a row after the prefill, expected 1");
+        let columns = longest.next_multiple_of(COLUMN_BLOCK).min(self.capacity);
+        let (cos, sin) =
+            if prefill { rope.tables(0, t, device) } else { rope.rows(&self.lengths, device) };
+        Step { cos, sin, mask: self.mask(t, columns, prefill, device), columns, runs: self.runs() }
+    }
+
+    /// `[1 or B, 1, T, columns]`: 0 for columns a query may see, −∞ for the rest.
+    fn mask(&self, t: usize, columns: usize, prefill: bool, device: &Device) -> Tensor<4> {
+        let rows = if prefill { 1 } else { self.lengths.len() };
+        let mut mask = vec![f32::NEG_INFINITY; rows * t * columns];
+        for (i, row) in mask.chunks_mut(columns).enumerate() {
+            let seen = if prefill { i + 1 } else { self.lengths[i] + 1 };
+            row[..seen].fill(0.0);
+        }
+        Tensor::from_data(TensorData::new(mask, [rows, 1, t, columns]), device)
+    }
+
+    fn runs(&self) -> Vec<(usize, usize, usize)> {
+        let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+        for (row, &column) in self.lengths.iter().enumerate() {
+            match runs.last_mut() {
+                Some(run) if run.2 == column => run.1 += 1,
+                _ => runs.push((row, 1, column)),
+            }
+        }
+        runs
+    }
+
+    /// Writes the new keys and values of `layer` and returns all its columns in use.
+    pub(crate) fn append(
+        &mut self,
+        layer: usize,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        step: &Step,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let capacity = self.capacity;
+        let write = |slot: &mut Option<Tensor<4>>, new: Tensor<4>| {
+            let [b, h, t, d] = new.dims();
+            let mut all =
+                slot.take().unwrap_or_else(|| Tensor::zeros([b, h, capacity, d], &new.device()));
+            for &(first, rows, column) in &step.runs {
+                let part = if rows == b { new.clone() } else { new.clone().narrow(0, first, rows) };
+                all = all.slice_assign([first..first + rows, 0..h, column..column + t, 0..d], part);
+            }
+            let view = all.clone().narrow(2, 0, step.columns);
+            *slot = Some(all);
+            view
+        };
+        (write(&mut self.keys[layer], k), write(&mut self.values[layer], v))
+    }
+
+    pub(crate) fn advance(&mut self, t: usize) {
+        for length in &mut self.lengths {
+            *length += t;
+        }
+    }
+}

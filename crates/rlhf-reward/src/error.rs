@@ -1,0 +1,27 @@
+//! What can go wrong with a reward model.
+
+/// Errors of this crate.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Fewer examples than a fit or a split needs.
+    #[error("{what}: expected at least {expected} examples, found {found}")]
+    TooFew {
+        /// The fit or the split.
+        what: &'static str,
+        /// Fewest that do.
+        expected: usize,
+        /// Those given.
+        found: usize,
+    },
+    /// A target or a reward that is NaN or infinite.
+    #[error("{what} {index}: expected a finite number, found {found}")]
+    NotFinite {
+        /// The number's role.
+        what: &'static str,
+        /// Place of the example, from 0.
+        index: usize,
+        /// NaN or infinity.
+        found: f64,
+    },
+}

@@ -1,0 +1,1 @@
+//! Regularised self-play for language models: exact games, RSPO and its relatives, Mutual-Taught.

@@ -1,0 +1,382 @@
+//! The command line: words to functions, errors to exit codes.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use rlhf::config::{self, Overrides};
+use rlhf::core::host::sampling::Sampling;
+use rlhf::data::{InspectOptions, OnBadRecord, inspect};
+use rlhf::error::Error;
+use rlhf::pipeline::{self, Start};
+use rlhf::serve::{self, GenerateOptions};
+use rlhf::{bandit, bench, device, golden, plan};
+
+/// Alignment of language models: exact, reproducible, one binary.
+#[derive(Debug, Parser)]
+#[command(name = "rlhf", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a pipeline: superhf, superhf-snippets, reward, or a config file
+    Run(Run),
+    /// Prints steps, tokens, memory and an estimate of time; runs nothing
+    Plan(Configured),
+    /// Logits of a model folder for token rows (JSON in, JSON out)
+    Logits(Ask),
+    /// Completions of a model folder (JSONL out)
+    Generate(Generate),
+    /// Scores of a reward model folder (JSONL in, JSONL out)
+    Score(Ask),
+    /// Runs golden files through the losses
+    Golden(Golden),
+    /// Exact bandits (JSON in, JSON out)
+    #[command(after_help = bandit::HELP)]
+    Bandit(OneFile),
+    /// Looks at a data file before training on it
+    #[command(subcommand)]
+    Data(Data),
+    /// Rewrites report.html of run folders from report.json; several stand side by side
+    Report(Report),
+    /// Differences of two run folders
+    Compare(Compare),
+    /// Measures generation, scoring and updates in tokens a second
+    Bench(Bench),
+    /// A scratch-initialised model folder
+    Init(Init),
+}
+
+#[derive(Debug, Args)]
+struct Configured {
+    /// A built-in pipeline's name or the path of a TOML file
+    config: String,
+    /// Replaces one key, as in superhf.beta=0.1
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// flex, ndarray, cuda[:N], wgpu
+    #[arg(long)]
+    device: Option<String>,
+    /// Of every random stream
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The smallest sizes that touch every part
+    #[arg(long)]
+    smoke: bool,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    configured: Configured,
+    /// The run folder; runs/NAME by default
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Goes on with the run in the folder
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Debug, Args)]
+struct Ask {
+    /// A Hugging Face folder
+    #[arg(long)]
+    model: PathBuf,
+    /// The input file
+    #[arg(long)]
+    input: PathBuf,
+    /// flex, ndarray, cuda[:N], wgpu
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+#[derive(Debug, Args)]
+struct Generate {
+    /// A Hugging Face folder
+    #[arg(long)]
+    model: PathBuf,
+    /// One prompt
+    #[arg(long, conflicts_with = "input", required_unless_present = "input")]
+    prompt: Option<String>,
+    /// A file of prompts (JSONL, CSV, TSV, Parquet)
+    #[arg(long)]
+    input: Option<PathBuf>,
+    /// Most new tokens
+    #[arg(long)]
+    max_new_tokens: usize,
+    /// The most likely token each time
+    #[arg(long)]
+    greedy: bool,
+    /// Divides the logits
+    #[arg(long, default_value_t = 1.0, conflicts_with = "greedy")]
+    temperature: f64,
+    /// Nucleus
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// 0 for off
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Of the random streams
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Completions a prompt
+    #[arg(long, default_value_t = 1)]
+    num_return_sequences: usize,
+    /// flex, ndarray, cuda[:N], wgpu
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+#[derive(Debug, Args)]
+struct Golden {
+    /// Golden files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// flex, ndarray, cuda[:N], wgpu
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+#[derive(Debug, Args)]
+struct OneFile {
+    /// The input file, - for standard input
+    file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Data {
+    /// Prints the first rows with the scored part in ‹…›; refuses masks that train nothing or everything
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+struct Inspect {
+    /// JSONL, CSV, TSV (each also .gz) or Parquet
+    file: PathBuf,
+    /// Rows shown
+    #[arg(long, default_value_t = 5)]
+    rows: usize,
+    /// Longest sequence, in tokens; the rest is cut
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// A model folder or tokenizer.json; by default one is trained on the file
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// fail or skip
+    #[arg(long, default_value = "fail", value_parser = parse_on_bad)]
+    on_bad_record: OnBadRecord,
+}
+
+#[derive(Debug, Args)]
+struct Report {
+    /// Run folders
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Where the page goes; the first run's report.html by default
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Compare {
+    /// A run folder
+    a: PathBuf,
+    /// Another
+    b: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Bench {
+    /// generate, score, update; all by default
+    workloads: Vec<String>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    /// Repetitions after a warm-up
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// flex, ndarray, cuda[:N], wgpu
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// Of the CPU devices
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// A config.json
+    #[arg(long)]
+    config: PathBuf,
+    /// Of the weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The folder to make
+    #[arg(long)]
+    out: PathBuf,
+    /// flex, ndarray, cuda[:N], wgpu
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+fn parse_on_bad(text: &str) -> Result<OnBadRecord, String> {
+    match text {
+        "fail" => Ok(OnBadRecord::Fail),
+        "skip" => Ok(OnBadRecord::Skip),
+        other => Err(format!("expected fail or skip, found {other}")),
+    }
+}
+
+/// Parses, runs, and turns an error into its exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command, &mut io::stdout().lock()) {
+        Ok(code) => code,
+        // A reader that went away, as `head` does, is no failure.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    match command {
+        Command::Run(a) => run(&a, out)?,
+        Command::Plan(a) => say(out, &plan::plan(&config::load(&a.config, &a.overrides())?)?)?,
+        Command::Logits(a) => serve::logits(&a.model, &a.input, &device::named(&a.device)?, out)?,
+        Command::Generate(a) => generate(&a, out)?,
+        Command::Score(a) => serve::score(&a.model, &a.input, &device::named(&a.device)?, out)?,
+        Command::Golden(a) => return run_golden(&a, out),
+        Command::Bandit(a) => run_bandit(&a.file, out)?,
+        Command::Data(Data::Inspect(a)) => return run_inspect(&a, out),
+        Command::Report(a) => report(&a, out)?,
+        Command::Compare(a) => return compare(&a, out),
+        Command::Bench(a) => run_bench(&a, out)?,
+        Command::Init(a) => {
+            let dir = serve::init(&a.config, a.seed, &a.out, &device::named(&a.device)?)?;
+            say(out, &[dir.display().to_string()])?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Configured {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            set: self.set.clone(),
+            smoke: self.smoke,
+            seed: self.seed,
+            device: self.device.clone(),
+        }
+    }
+}
+
+fn say(out: &mut dyn Write, lines: &[String]) -> Result<(), Error> {
+    for line in lines {
+        writeln!(out, "{line}").map_err(|e| Error::io("writing to", "standard output", e))?;
+    }
+    Ok(())
+}
+
+fn run(a: &Run, out: &mut dyn Write) -> Result<(), Error> {
+    let effective = config::load(&a.configured.config, &a.configured.overrides())?;
+    let folder = a.out.clone().unwrap_or_else(|| {
+        let stem = Path::new(&a.configured.config).file_stem().unwrap_or_default();
+        PathBuf::from("runs").join(stem)
+    });
+    let start = if a.resume { Start::Resume } else { Start::Fresh };
+    say(out, &pipeline::run(&effective, &folder, start)?.summary)
+}
+
+fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
+    let sampling = Sampling {
+        temperature: if a.greedy { 0.0 } else { a.temperature },
+        top_p: a.top_p,
+        top_k: a.top_k,
+        ..Sampling::plain()
+    };
+    sampling.validate().map_err(|e| Error::config("command line", e.what, e.expected, e.found.to_string()))?;
+    let prompts: Vec<String> = match (&a.prompt, &a.input) {
+        (Some(prompt), _) => vec![prompt.clone()],
+        (None, Some(path)) => {
+            let loaded = rlhf::data::prompts(path, &Default::default())?.load(OnBadRecord::Fail)?;
+            loaded.records.into_iter().map(|r| r.prompt).collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    let options = GenerateOptions {
+        max_new_tokens: a.max_new_tokens,
+        sampling,
+        seed: a.seed,
+        num_return_sequences: a.num_return_sequences,
+    };
+    serve::completions(&a.model, &prompts, &options, &device::named(&a.device)?, out)
+}
+
+fn run_golden(a: &Golden, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let outcome = golden::run(&a.files, &device::named(&a.device)?)?;
+    say(out, &outcome.failures)?;
+    say(out, &[format!("{} passed, {} failed", outcome.passed, outcome.failed)])?;
+    Ok(if outcome.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_bandit(file: &Path, out: &mut dyn Write) -> Result<(), Error> {
+    let text = if file == Path::new("-") {
+        io::read_to_string(io::stdin()).map_err(|e| Error::io("reading", file, e))?
+    } else {
+        std::fs::read_to_string(file).map_err(|e| Error::io("reading", file, e))?
+    };
+    let value = bandit::run(&file.display().to_string(), &text)?;
+    say(out, &[serde_json::to_string_pretty(&value).map_err(|e| Error::Failed(e.to_string()))?])
+}
+
+fn run_inspect(a: &Inspect, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let options = InspectOptions {
+        on_bad_record: a.on_bad_record,
+        max_tokens: a.max_length,
+        ..InspectOptions::sft(a.rows)
+    };
+    let tokenizer = match &a.tokenizer {
+        Some(path) => Some(rlhf::policy::tokenizer::Tokenizer::load(path)?),
+        None => None,
+    };
+    let inspection = inspect(&a.file, &options, tokenizer.as_ref())?;
+    say(out, &[inspection.to_string()])?;
+    Ok(if inspection.end_is_scored() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(a: &Report, out: &mut dyn Write) -> Result<(), Error> {
+    let failed = |e: rlhf::eval::error::ReportError| Error::Failed(format!("report: {e}"));
+    let mut reports = Vec::new();
+    for run in &a.runs {
+        let path = run.join("report.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, e))?;
+        reports.push(rlhf::eval::report::from_json(&text).map_err(failed)?);
+    }
+    let page = rlhf::eval::report::html(&reports).map_err(failed)?;
+    let to = a.out.clone().unwrap_or_else(|| a.runs[0].join("report.html"));
+    rlhf::run::atomic::write(&to, page.as_bytes())?;
+    say(out, &[to.display().to_string()])
+}
+
+fn compare(a: &Compare, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let comparison = rlhf::run::compare::compare(&a.a, &a.b)?;
+    say(out, &[serde_json::to_string_pretty(&comparison).map_err(|e| Error::Failed(e.to_string()))?])?;
+    Ok(if comparison.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_bench(a: &Bench, out: &mut dyn Write) -> Result<(), Error> {
+    device::threads(a.threads)?;
+    let results = bench::run(&a.workloads, a.runs, &device::named(&a.device)?)?;
+    if a.json {
+        say(out, &[serde_json::to_string(&results).map_err(|e| Error::Failed(e.to_string()))?])
+    } else {
+        say(out, &results.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,199 @@
+//! Policies and reward models as the pipelines use them: made, loaded, asked on text.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use rlhf_core::contract::{Candidate, RewardModel};
+use rlhf_policy::classifier::Classifier;
+use rlhf_policy::decoder::Decoder;
+use rlhf_policy::hf::{self, Checkpoint, DecoderConfig, ModelKind};
+use rlhf_policy::tokenizer::{Specials, Tokenizer};
+use rlhf_policy::weights::{HostTensor, parameters, replaced, scratch};
+use rlhf_reward::bag::BagOfWords;
+
+use crate::error::Error;
+use crate::task::restaurants::GoldReward;
+
+/// Rows scored together.
+const SCORE_ROWS: usize = 64;
+
+/// A language model's folder in memory.
+#[derive(Debug, Clone)]
+pub struct Language {
+    /// `config.json`.
+    pub config: DecoderConfig,
+    /// `tokenizer.json`.
+    pub tokenizer: Tokenizer,
+    /// The weights.
+    pub policy: Decoder,
+}
+
+impl Language {
+    /// Reads a Hugging Face folder.
+    ///
+    /// # Errors
+    /// A file that is missing or does not fit.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let config = DecoderConfig::load(dir)?;
+        let tokenizer = Tokenizer::load(dir)?;
+        let policy = load_decoder(dir, &config, device)?;
+        Ok(Self { config, tokenizer, policy })
+    }
+
+    /// Writes a Hugging Face folder.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        hf::save(dir, &self.config, ModelKind::Causal, &parameters(&self.policy))?;
+        Ok(self.tokenizer.clone().with_max_length(self.config.max_position_embeddings).save(dir)?)
+    }
+}
+
+/// The decoder of a Hugging Face folder.
+///
+/// # Errors
+/// A tensor that is missing, unknown or of another shape.
+pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Decoder, Error> {
+    let mut checkpoint = Checkpoint::open(dir)?;
+    let policy = Decoder::build(config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
+    checkpoint.finish()?;
+    Ok(policy)
+}
+
+/// The reward model of a Hugging Face folder.
+///
+/// # Errors
+/// A tensor that is missing, unknown or of another shape.
+pub fn load_classifier(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Classifier, Error> {
+    let mut checkpoint = Checkpoint::open(dir)?;
+    let model = Classifier::build(config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
+    checkpoint.finish()?;
+    Ok(model)
+}
+
+/// A scratch decoder, each tensor from a stream of its own.
+///
+/// # Errors
+/// A config this decoder lacks.
+pub fn scratch_decoder(config: &DecoderConfig, seed: u64, device: &Device) -> Result<Decoder, Error> {
+    Ok(Decoder::build(config, &mut scratch(seed, config.initializer_range), device)?)
+}
+
+/// A reward model whose trunk is `trunk`'s, or scratch, and whose head is scratch.
+///
+/// # Errors
+/// A trunk of another shape.
+pub fn classifier_from(
+    config: &DecoderConfig,
+    trunk: Option<&Decoder>,
+    seed: u64,
+    device: &Device,
+) -> Result<Classifier, Error> {
+    let model = Classifier::build(config, &mut scratch(seed, config.initializer_range), device)?;
+    let Some(trunk) = trunk else { return Ok(model) };
+    let mut all = parameters(&model);
+    for (name, tensor) in parameters(trunk) {
+        if all.contains_key(&name) {
+            all.insert(name, tensor);
+        }
+    }
+    Ok(replaced(model, &all)?)
+}
+
+/// A module's parameters as bytes, and back into a module of the same shape.
+///
+/// # Errors
+/// Bytes of another module.
+pub fn filled<M: Module>(module: M, bytes: &[u8]) -> Result<M, Error> {
+    Ok(replaced(module, &hf::deserialize(bytes)?)?)
+}
+
+/// A tokenizer with `vocab_size` entries at most, trained on `texts`.
+///
+/// # Errors
+/// A vocabulary too small for bytes and special tokens.
+pub fn train_tokenizer(texts: &[String], vocab_size: usize) -> Result<Tokenizer, Error> {
+    Ok(Tokenizer::train(texts.iter(), vocab_size, &Specials::gpt2())?)
+}
+
+/// A trained reward model with all it needs to read a candidate.
+#[derive(Debug, Clone)]
+pub enum Scorer {
+    /// Words and word pairs of prompt and completion.
+    Bag(BagOfWords),
+    /// Tokens of prompt and completion, then the end token, through a trunk and a head.
+    Transformer {
+        /// On the plain device.
+        model: Box<Classifier>,
+        /// Its `config.json`.
+        config: Box<DecoderConfig>,
+        /// Ends every text.
+        eos: u32,
+        /// Stands behind shorter ones.
+        pad: u32,
+    },
+    /// The embedded task's exact rule.
+    Gold(GoldReward),
+}
+
+impl Scorer {
+    /// Writes what the scorer is made of: a Hugging Face folder, or `bag.json`.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn save(&self, dir: &Path, tokenizer: &Tokenizer) -> Result<(), Error> {
+        match self {
+            Self::Bag(bag) => {
+                std::fs::create_dir_all(dir).map_err(|e| Error::io("making", dir, e))?;
+                let bytes = serde_json::to_vec(bag).map_err(|e| Error::Failed(format!("bag.json: {e}")))?;
+                crate::run::atomic::write(&dir.join("bag.json"), &bytes)
+            }
+            Self::Transformer { model, config, .. } => {
+                hf::save(dir, config, ModelKind::Reward, &parameters(model.as_ref()))?;
+                Ok(tokenizer.clone().with_max_length(config.max_position_embeddings).save(dir)?)
+            }
+            Self::Gold(_) => Ok(()),
+        }
+    }
+}
+
+/// A text's tokens as a reward model reads them: the last `max_length` of prompt, completion and
+/// end token.
+pub fn reward_row(prompt: &[u32], completion: &[u32], eos: u32, max_length: usize) -> Vec<u32> {
+    let mut row: Vec<u32> = prompt.iter().chain(completion).copied().collect();
+    if row.last() != Some(&eos) {
+        row.push(eos);
+    }
+    row.split_off(row.len().saturating_sub(max_length))
+}
+
+impl RewardModel for Scorer {
+    type Error = Error;
+
+    fn score(&mut self, items: &[Candidate<'_>]) -> Result<Vec<f64>, Error> {
+        let scores: Vec<f64> = match self {
+            Self::Bag(bag) => {
+                items.iter().map(|c| bag.reward(&format!("{}{}", c.prompt, c.completion))).collect()
+            }
+            Self::Transformer { model, config, eos, pad } => {
+                let most = config.max_position_embeddings;
+                let rows: Vec<Vec<u32>> =
+                    items.iter().map(|c| reward_row(c.prompt_ids, c.completion_ids, *eos, most)).collect();
+                model.score_rows(&rows, *pad, SCORE_ROWS)
+            }
+            Self::Gold(rule) => rule.score(items).map_err(|e| Error::Failed(e.to_string()))?,
+        };
+        match scores.iter().find(|s| !s.is_finite()) {
+            Some(value) => Err(Error::Failed(format!("reward model: expected finite scores, found {value}"))),
+            None => Ok(scores),
+        }
+    }
+}
+
+/// The parameters of a module on the host: a convenience for saving.
+pub fn bytes_of<M: Module>(module: &M) -> Result<Vec<u8>, Error> {
+    let all: std::collections::BTreeMap<String, HostTensor> = parameters(module);
+    Ok(hf::serialize(&all)?)
+}

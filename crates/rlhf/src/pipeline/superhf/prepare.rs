@@ -1,0 +1,238 @@
+//! What every phase needs: the task's texts, the tokenizer, the start policy.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::Module;
+use rlhf_policy::batch::Sequence;
+use rlhf_policy::decoder::Decoder;
+use rlhf_policy::hf::DecoderConfig;
+use rlhf_policy::sft;
+use rlhf_policy::tokenizer::Tokenizer;
+
+use super::Start;
+use crate::config::{SuperhfPipeline, TaskName, TaskSection};
+use crate::error::Error;
+use crate::pipeline::fit::{FitPlan, Shown, fit};
+use crate::pipeline::models::{self, Scorer};
+use crate::pipeline::session::Session;
+use crate::data::{Given, Scale};
+use crate::task::files::{self, Files};
+use crate::task::ratings::{self, RatingsFile};
+use crate::task::{Sizes, TaskData, restaurants};
+
+/// Sequences a forward pass when nothing is learned.
+const EVAL_ROWS: usize = 64;
+
+/// The fixed surroundings of the loop.
+#[derive(Debug)]
+pub struct Setting {
+    /// Texts.
+    pub data: TaskData,
+    /// Text to tokens.
+    pub tokenizer: Tokenizer,
+    /// The policy's `config.json`.
+    pub decoder: DecoderConfig,
+    /// p₀ on the plain device.
+    pub prior: Decoder,
+    /// The reward that trains.
+    pub proxy: Option<Scorer>,
+    /// The reward that judges.
+    pub judge: Option<Scorer>,
+    /// The truth, where it is a rule.
+    pub gold: Option<Scorer>,
+    /// Tokens of the prompts that train.
+    pub train_prompts: Vec<Vec<u32>>,
+    /// Tokens of the prompts that evaluate.
+    pub eval_prompts: Vec<Vec<u32>>,
+}
+
+impl Setting {
+    /// Makes the task, the tokenizer and the untrained policy.
+    ///
+    /// # Errors
+    /// Data or a model folder that cannot be used, a prompt that leaves no room for its completion.
+    pub fn prepare(config: &SuperhfPipeline, session: &Session) -> Result<Self, Error> {
+        let data = task_data(&config.task, config.seed)?;
+        let folder = (!config.policy.path.is_empty()).then(|| Path::new(&config.policy.path));
+        let tokenizer = match folder {
+            Some(dir) => Tokenizer::load(dir)?,
+            None => models::train_tokenizer(&data.tokenizer_texts(), config.policy.vocab_size.get())?,
+        };
+        let (decoder, prior) = match folder {
+            Some(dir) => {
+                let decoder = DecoderConfig::load(dir)?;
+                let prior = models::load_decoder(dir, &decoder, &session.plain)?;
+                (decoder, prior)
+            }
+            None => {
+                let size = tokenizer.vocab_size();
+                let decoder = config.policy.decoder(size, tokenizer.eos(), tokenizer.pad())?;
+                let prior = models::scratch_decoder(&decoder, config.seed, &session.plain)?;
+                (decoder, prior)
+            }
+        };
+        let room = decoder
+            .max_position_embeddings
+            .saturating_sub(config.sampling.max_completion_length.get());
+        let encode = |texts: &[String], what: &str| encoded(&tokenizer, texts, what, room);
+        let train_prompts = encode(&data.train_prompts, "training prompt")?;
+        let eval_prompts = encode(&data.eval_prompts, "evaluation prompt")?;
+        let gold = data.gold.rule().map(Scorer::Gold);
+        Ok(Self {
+            data,
+            tokenizer,
+            decoder,
+            prior,
+            proxy: None,
+            judge: None,
+            gold,
+            train_prompts,
+            eval_prompts,
+        })
+    }
+
+    /// Prompt and completion as tokens, the end token learned; cut at the context's end.
+    pub fn sequence(&self, prompt: &str, completion: &str) -> Sequence {
+        let prompt = self.prompt_ids(prompt);
+        let mut completion = self.tokenizer.encode(completion);
+        completion.push(self.tokenizer.eos());
+        completion.truncate(self.decoder.max_position_embeddings.saturating_sub(prompt.len()));
+        Sequence::new(&prompt, &completion)
+    }
+
+    /// A prompt's tokens as a reward model reads them: none for an empty one.
+    pub fn reward_prompt_ids(&self, prompt: &str) -> Vec<u32> {
+        let start = self.tokenizer.start().into_iter();
+        start.chain(self.tokenizer.encode(prompt)).collect()
+    }
+
+    /// A prompt's tokens, after the token that starts a text; an empty prompt starts from the end
+    /// token, as GPT-2's documents do.
+    pub fn prompt_ids(&self, prompt: &str) -> Vec<u32> {
+        prompt_ids(&self.tokenizer, prompt)
+    }
+}
+
+fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
+    let mut ids: Vec<u32> = tokenizer.start().into_iter().collect();
+    ids.extend(tokenizer.encode(prompt));
+    if ids.is_empty() {
+        ids.push(tokenizer.eos());
+    }
+    ids
+}
+
+fn encoded(tokenizer: &Tokenizer, texts: &[String], what: &str, room: usize) -> Result<Vec<Vec<u32>>, Error> {
+    let all: Vec<Vec<u32>> = texts.iter().map(|t| prompt_ids(tokenizer, t)).collect();
+    match all.iter().position(|ids| ids.len() > room) {
+        None => Ok(all),
+        Some(i) => Err(Error::Failed(format!(
+            "{what} {}: expected at most {room} tokens (max_position_embeddings less \
+             max_completion_length), found {}: {:?}",
+            i + 1,
+            all[i].len(),
+            texts[i].chars().take(60).collect::<String>()
+        ))),
+    }
+}
+
+/// The texts of `[task]`.
+///
+/// # Errors
+/// A file that cannot be read or has too little in it.
+pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Error> {
+    let sizes = Sizes {
+        n_sft: section.n_sft.get(),
+        n_preferences: section.n_preferences.get(),
+        n_prompts: section.n_prompts.get(),
+        n_eval_prompts: section.n_eval_prompts.get(),
+    };
+    match section.name {
+        TaskName::Restaurants => restaurants::restaurants(seed, &sizes),
+        TaskName::Ratings => {
+            let file = RatingsFile {
+                path: Path::new(&section.path),
+                scale: Scale {
+                    min: section.rating_min,
+                    max: section.rating_max,
+                    given: Given::Ratings,
+                },
+                on_bad_record: section.on_bad_record,
+                prompt_words: section.prompt_words.get(),
+            };
+            ratings::load(seed, &sizes, &file)
+        }
+        TaskName::Files => {
+            let path = |text: &'a str| (!text.is_empty()).then(|| Path::new(text));
+            let files = Files {
+                prompts: Path::new(&section.path),
+                sft: path(&section.sft_path),
+                preferences: path(&section.preference_path),
+                on_bad_record: section.on_bad_record,
+            };
+            files::files(seed, &sizes, &files)
+        }
+    }
+}
+
+/// The policy after supervised fine-tuning, and its perplexity on held-out text.
+///
+/// # Errors
+/// Whatever stops the phase.
+pub fn sft(config: &SuperhfPipeline, setting: &Setting, session: &mut Session) -> Result<Start, Error> {
+    let untrained = on_device(setting, session)?;
+    if let Some(bytes) = session.finished("sft") {
+        return Ok(Start { policy: models::filled(untrained, bytes)? });
+    }
+    let sequences: Vec<Sequence> =
+        setting.data.sft.iter().map(|e| setting.sequence(&e.prompt, &e.completion)).collect();
+    let sequences: Vec<Sequence> = sequences.into_iter().filter(|s| s.n_targets() > 0).collect();
+    let c = &config.sft;
+    let plan = FitPlan {
+        phase: "sft".to_owned(),
+        seed: config.seed,
+        n_rows: sequences.len(),
+        n_epochs: c.num_train_epochs,
+        batch_size: c.batch_size,
+        learning_rate: c.learning_rate.get(),
+        schedule: c.lr_scheduler_type,
+        warmup_ratio: c.warmup_ratio.get(),
+        optim: config.adam.with(c.weight_decay, c.max_grad_norm),
+        save_steps: config.checkpoint.save_steps,
+    };
+    let (micro, pad) = (c.micro_batch_size.get(), setting.tokenizer.pad());
+    let policy = fit(session, &plan, untrained, &mut |policy, rows| {
+        let window: Vec<&Sequence> = rows.iter().map(|r| &sequences[*r]).collect();
+        let (grads, loss) = sft::gradients(policy, &window, micro, pad);
+        let n = window.iter().map(|s| s.n_targets()).sum::<usize>() as f64;
+        Shown {
+            grads,
+            values: BTreeMap::from([("loss".to_owned(), loss), ("num_tokens".to_owned(), n)]),
+        }
+    })?;
+    let perplexity = held_out_perplexity(setting, &policy.valid())?;
+    session.put("sft/perplexity", &perplexity)?;
+    session.progress.say(&format!("sft: held-out perplexity {perplexity:.1} a token"));
+    let bytes = models::bytes_of(&policy)?;
+    session.finish_phase("sft", Some(bytes))?;
+    Ok(Start { policy })
+}
+
+fn on_device(setting: &Setting, session: &Session) -> Result<Decoder, Error> {
+    // Copied through the host, so that the prior and the policy share no storage.
+    let copy = models::scratch_decoder(&setting.decoder, 0, &session.device)?;
+    models::filled(copy, &models::bytes_of(&setting.prior)?)
+}
+
+/// `exp` of the mean token cross-entropy, end tokens included; prompts are read, not scored.
+fn held_out_perplexity(setting: &Setting, policy: &Decoder) -> Result<f64, Error> {
+    let all: Vec<Sequence> =
+        setting.data.sft_heldout.iter().map(|e| setting.sequence(&e.prompt, &e.completion)).collect();
+    let rows: Vec<&Sequence> = all.iter().filter(|s| s.n_targets() > 0).collect();
+    if rows.is_empty() {
+        return Err(Error::Failed("held-out text: expected at least one record, found none".to_owned()));
+    }
+    let (sum, n) = sft::evaluate(policy, &rows, EVAL_ROWS, setting.tokenizer.pad());
+    Ok((sum / n as f64).exp())
+}

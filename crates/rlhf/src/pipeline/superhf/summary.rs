@@ -1,0 +1,430 @@
+//! The end of the run: the model folders, the report page, the table on the terminal.
+
+use rlhf_eval::report::{self, Cell as Field, Plot, Point, Report, Sample, Samples, Section, Series, Style, Table};
+use rlhf_eval::stats::{self, Interval};
+use serde::{Deserialize, Serialize};
+
+use super::cell::Cell;
+use super::evaluate::{Evaluation, Figures};
+use super::{Setting, trends};
+use crate::config::SuperhfPipeline;
+use crate::error::Error;
+use crate::pipeline::Outcome;
+use crate::pipeline::models::{self, Language};
+use crate::pipeline::session::Session;
+use crate::run::atomic;
+
+/// The best of N answers of the start policy by the proxy reward.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// N.
+    pub n: usize,
+    /// Which repetition.
+    pub seed: u64,
+    /// What was measured.
+    pub figures: Figures,
+}
+
+/// How well a reward model does on what it did not see.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct RewardFigures {
+    /// Share of held-out pairs in the right order; ties count as wrong. 95 % Wilson interval.
+    pub accuracy: Option<Interval>,
+    /// Held-out pairs.
+    pub n_pairs: usize,
+    /// Pearson correlation with held-out mean ratings.
+    pub correlation: Option<f64>,
+    /// Held-out rated texts.
+    pub n_rated: usize,
+}
+
+impl RewardFigures {
+    /// One line for the terminal.
+    pub fn sentence(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(a) = self.accuracy {
+            parts.push(format!(
+                "{:.3} [{:.3}, {:.3}] of {} held-out pairs right",
+                a.estimate, a.low, a.high, self.n_pairs
+            ));
+        }
+        if let Some(r) = self.correlation {
+            parts.push(format!("correlation {r:.3} with {} held-out ratings", self.n_rated));
+        }
+        if parts.is_empty() { "nothing held out to measure it on".to_owned() } else { parts.join(", ") }
+    }
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone)]
+pub(super) struct Measured {
+    /// The start policy, by seed.
+    pub(super) start: Vec<Evaluation>,
+    /// Best of N at inference.
+    pub(super) baselines: Vec<Baseline>,
+    /// Every cell with its evaluations, last one after the last round.
+    pub(super) cells: Vec<(Cell, Vec<Evaluation>)>,
+}
+
+impl Measured {
+    fn read(config: &SuperhfPipeline, session: &Session) -> Result<Self, Error> {
+        let mut start = Vec::new();
+        for s in 0..config.sweep.seeds.get() {
+            start.extend(session.get::<Evaluation>(&format!("start/{s}"))?);
+        }
+        let mut cells = Vec::new();
+        for cell in Cell::all(config) {
+            cells.push((cell, session.get(&cell.key())?.unwrap_or_default()));
+        }
+        Ok(Self { start, baselines: session.get("baselines")?.unwrap_or_default(), cells })
+    }
+
+    /// β and N of every variant, in order.
+    pub(super) fn variants(&self) -> Vec<(f64, usize)> {
+        let mut all: Vec<(f64, usize)> = Vec::new();
+        for (cell, _) in &self.cells {
+            if !all.iter().any(|(b, n)| b.to_bits() == cell.beta.to_bits() && *n == cell.n) {
+                all.push((cell.beta, cell.n));
+            }
+        }
+        all.sort_by(|a, b| a.1.cmp(&b.1).then(a.0.total_cmp(&b.0)));
+        all
+    }
+
+    /// A figure of one variant after `round` rounds (the last for `None`), one a seed.
+    pub(super) fn values(&self, beta: f64, n: usize, round: Option<u64>, key: &str) -> Vec<f64> {
+        let of = |evaluations: &Vec<Evaluation>| -> Option<f64> {
+            let shown = match round {
+                None => evaluations.last(),
+                Some(r) => evaluations.iter().find(|e| e.round == r),
+            };
+            shown?.figures.values.get(key).copied()
+        };
+        let matching = self.cells.iter().filter(|(c, _)| c.n == n && c.beta.to_bits() == beta.to_bits());
+        matching.filter_map(|(_, e)| of(e)).collect()
+    }
+
+    /// A figure of the start policy, one a seed.
+    pub(super) fn start(&self, key: &str) -> Vec<f64> {
+        self.start.iter().filter_map(|e| e.figures.values.get(key).copied()).collect()
+    }
+
+    fn baseline(&self, n: usize, key: &str) -> Vec<f64> {
+        let of = self.baselines.iter().filter(|b| b.n == n);
+        of.filter_map(|b| b.figures.values.get(key).copied()).collect()
+    }
+
+    fn rounds(&self) -> Vec<u64> {
+        self.cells.first().map(|(_, e)| e.iter().map(|e| e.round).collect()).unwrap_or_default()
+    }
+}
+
+/// Mean and 95 % interval over seeds, or the bare number of a single seed.
+fn field(values: &[f64]) -> Field {
+    match (stats::mean_interval(values, stats::LEVEL_95), values.first()) {
+        (Ok(interval), _) => interval.into(),
+        (Err(_), Some(one)) => Field::finite(*one),
+        (Err(_), None) => "–".into(),
+    }
+}
+
+fn point(x: f64, values: &[f64]) -> Option<Point> {
+    match stats::mean_interval(values, stats::LEVEL_95) {
+        Ok(interval) => Some(Point::estimate(x, interval)),
+        Err(_) => values.first().map(|y| Point::new(x, *y)),
+    }
+}
+
+/// Columns of the main table: heading and key.
+const COLUMNS: [(&str, &str); 9] = [
+    ("proxy reward", "reward/proxy"),
+    ("judge reward", "reward/judge"),
+    ("gold reward", "reward/gold"),
+    ("KL to the start, nats", "kl"),
+    ("self-similarity", "self_similarity"),
+    ("distinct-2", "distinct_2"),
+    ("tokens", "completions/mean_length"),
+    ("ended", "completions/ended"),
+    ("perplexity under the start", "perplexity"),
+];
+
+/// Writes `model/`, `reward/`, `report.json`, `report.html`, and returns the terminal's table.
+///
+/// # Errors
+/// The disk, or a figure that cannot be drawn.
+pub fn write(config: &SuperhfPipeline, setting: &Setting, session: Session) -> Result<Outcome, Error> {
+    let measured = Measured::read(config, &session)?;
+    save_models(config, setting, &session)?;
+    let report = report(config, setting, &session, &measured)?;
+    let failed = |e: rlhf_eval::error::ReportError| Error::Failed(format!("report: {e}"));
+    let json = report::to_json(&report).map_err(failed)?;
+    let page = report::html(std::slice::from_ref(&report)).map_err(failed)?;
+    atomic::write(&session.paths().report_json(), json.as_bytes())?;
+    atomic::write(&session.paths().report_html(), page.as_bytes())?;
+    let mut summary = terminal(&measured);
+    summary.push(String::new());
+    for trend in trends::all(config, setting, &measured) {
+        summary.push(format!("{}  {:<9}  {}: {}", trend.id, trend.verdict, trend.statement, trend.figures));
+    }
+    summary.push(String::new());
+    summary.push(format!("report: {}", session.paths().report_html().display()));
+    summary.push(format!("model:  {}", session.paths().model().display()));
+    session.close()?;
+    Ok(Outcome { summary })
+}
+
+fn save_models(config: &SuperhfPipeline, setting: &Setting, session: &Session) -> Result<(), Error> {
+    let Some(main) = Cell::all(config).into_iter().next() else { return Ok(()) };
+    let bytes = session.finished(&main.phase()).unwrap_or_default();
+    let policy = models::filled(setting.prior.clone(), bytes)?;
+    let language =
+        Language { config: setting.decoder.clone(), tokenizer: setting.tokenizer.clone(), policy };
+    language.save(&session.paths().model())?;
+    let start = Language { policy: setting.prior.clone(), ..language };
+    start.save(&session.paths().root().join("sft"))?;
+    for (role, scorer) in [("proxy", &setting.proxy), ("judge", &setting.judge)] {
+        if let Some(scorer) = scorer {
+            scorer.save(&session.paths().root().join("reward").join(role), &setting.tokenizer)?;
+        }
+    }
+    Ok(())
+}
+
+fn report(
+    config: &SuperhfPipeline,
+    setting: &Setting,
+    session: &Session,
+    measured: &Measured,
+) -> Result<Report, Error> {
+    let subtitle = format!(
+        "task {}, {} seeds, {} rounds of {} prompts, device {}, {} threads",
+        setting.data.name,
+        config.sweep.seeds,
+        config.superhf.n_rounds,
+        config.superhf.prompts_per_round,
+        config.device,
+        config.threads
+    );
+    let mut report = Report::new("SuperHF", subtitle);
+    report.sections.push(result(measured));
+    report.sections.push(trend_section(config, setting, measured));
+    report.sections.push(against_kl(measured));
+    report.sections.push(against_settings(config, measured));
+    report.sections.push(over_rounds(config, measured));
+    report.sections.push(samples(config, measured));
+    report.sections.push(setup(setting, session)?);
+    Ok(report)
+}
+
+fn result(measured: &Measured) -> Section {
+    let mut section = Section::new("Result");
+    let caption = "After the last round, on the evaluation prompts: mean and 95 % interval over seeds \
+                   (Student t). Rewards are on each model's own scale.";
+    let present: Vec<(&str, &str)> =
+        COLUMNS.into_iter().filter(|(_, key)| !measured.start(key).is_empty()).collect();
+    let mut columns = vec!["policy"];
+    columns.extend(present.iter().map(|(name, _)| *name));
+    let mut table = Table::new(caption, columns);
+    let mut add = |name: String, values: &dyn Fn(&str) -> Vec<f64>| {
+        let mut row: Vec<Field> = vec![name.into()];
+        row.extend(present.iter().map(|(_, key)| field(&values(key))));
+        table.rows.push(row);
+    };
+    add("start (SFT)".to_owned(), &|key| measured.start(key));
+    let mut ns: Vec<usize> = measured.baselines.iter().map(|b| b.n).collect();
+    ns.sort_unstable();
+    ns.dedup();
+    for n in ns {
+        add(format!("best of {n} at inference"), &|key| measured.baseline(n, key));
+    }
+    for (beta, n) in measured.variants() {
+        add(format!("SuperHF β = {beta}, N = {n}"), &|key| measured.values(beta, n, None, key));
+    }
+    section.push(table);
+    section
+}
+
+fn trend_section(config: &SuperhfPipeline, setting: &Setting, measured: &Measured) -> Section {
+    let mut section = Section::new("What the paper leads one to expect");
+    let mut table = Table::new(
+        "Trends of Mukobi et al. 2023. A z-gain is a mean's rise over the start policy in standard deviations \
+         of that reward over the start policy's answers; differences are paired by seed.",
+        ["", "expected", "found", "figures"],
+    );
+    for t in trends::all(config, setting, measured) {
+        table.rows.push(vec![t.id.into(), t.statement.into(), t.verdict.into(), t.figures.into()]);
+    }
+    section.push(table);
+    section
+}
+
+/// The rewards that a task has, by role.
+fn roles(measured: &Measured) -> Vec<&'static str> {
+    let all = ["proxy", "judge", "gold"];
+    all.into_iter().filter(|r| !measured.start(&format!("reward/{r}")).is_empty()).collect()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+fn against_kl(measured: &Measured) -> Section {
+    let mut section = Section::new("Reward against KL");
+    let main_n = measured.cells.first().map_or(0, |(c, _)| c.n);
+    for role in roles(measured) {
+        let key = format!("reward/{role}");
+        let mut plot = Plot::new(
+            format!("{role} reward against KL"),
+            "KL(policy ‖ start), nats a sequence",
+            format!("{role} reward, mean"),
+        );
+        for (beta, n) in measured.variants().into_iter().filter(|(_, n)| *n == main_n) {
+            let mut points = vec![];
+            points.extend(point(0.0, &measured.start(&key)));
+            for round in measured.rounds() {
+                let at = Some(round);
+                points.extend(point(
+                    mean(&measured.values(beta, n, at, "kl")),
+                    &measured.values(beta, n, at, &key),
+                ));
+            }
+            plot = plot.with(Series::finite(format!("β = {beta}"), Style::LineAndPoints, points));
+        }
+        section.push(plot.caption("Each line is one β from the start policy through the rounds; bars and bands are 95 % intervals over seeds."));
+    }
+    section
+}
+
+fn against_settings(config: &SuperhfPipeline, measured: &Measured) -> Section {
+    let mut section = Section::new("β and N");
+    let (main_beta, main_n) = (config.superhf.beta.get(), config.superhf.num_generations.get());
+    let with_beta: Vec<(f64, usize)> =
+        measured.variants().into_iter().filter(|(_, n)| *n == main_n).collect();
+    let with_n: Vec<(f64, usize)> = measured
+        .variants()
+        .into_iter()
+        .filter(|(b, _)| b.to_bits() == main_beta.to_bits())
+        .collect();
+    let mut similarity =
+        Plot::new("Self-similarity against β", "β", "METEOR self-similarity").with(Series::finite(
+            "after the last round",
+            Style::LineAndPoints,
+            with_beta
+                .iter()
+                .filter_map(|(b, n)| point(*b, &measured.values(*b, *n, None, "self_similarity")))
+                .collect::<Vec<_>>(),
+        ));
+    let start = measured.start("self_similarity");
+    let ends = [with_beta.first(), with_beta.last()];
+    let level = ends.into_iter().flatten().filter_map(|(b, _)| point(*b, &start)).collect::<Vec<_>>();
+    similarity = similarity.with(Series::finite("start policy", Style::Line, level));
+    section.push(similarity.caption("Completions of different prompts; higher means more of one template."));
+    let mut against_beta = Plot::new("Reward against β", "β", "z-gain over the start");
+    let mut against_n = Plot::new("Reward against N", "log₂ N", "z-gain over the start");
+    for role in roles(measured) {
+        let gain = |b: f64, n: usize| trends::gains(measured, b, n, role);
+        let points: Vec<Point> = with_beta.iter().filter_map(|(b, n)| point(*b, &gain(*b, *n))).collect();
+        against_beta = against_beta.with(Series::finite(role, Style::LineAndPoints, points));
+        let points: Vec<Point> =
+            with_n.iter().filter_map(|(b, n)| point((*n as f64).log2(), &gain(*b, *n))).collect();
+        against_n = against_n.with(Series::finite(role, Style::LineAndPoints, points));
+    }
+    section.push(against_beta.caption(format!("N = {main_n}, after the last round.")));
+    section.push(against_n.caption(format!("β = {main_beta}, after the last round.")));
+    section
+}
+
+fn over_rounds(config: &SuperhfPipeline, measured: &Measured) -> Section {
+    let mut section = Section::new("Through the rounds");
+    let main_n = config.superhf.num_generations.get();
+    let shown = [
+        ("proxy reward", "reward/proxy"),
+        ("self-similarity", "self_similarity"),
+        ("completion length, tokens", "completions/mean_length"),
+    ];
+    for (name, key) in shown {
+        let mut plot = Plot::new(format!("{name} through the rounds"), "round", name);
+        for (beta, n) in measured.variants().into_iter().filter(|(_, n)| *n == main_n) {
+            let mut points: Vec<Point> = point(0.0, &measured.start(key)).into_iter().collect();
+            points.extend(
+                measured
+                    .rounds()
+                    .into_iter()
+                    .filter_map(|r| point(r as f64, &measured.values(beta, n, Some(r), key))),
+            );
+            plot = plot.with(Series::finite(format!("β = {beta}"), Style::Line, points));
+        }
+        section.push(plot.caption("Bands are 95 % intervals over seeds."));
+    }
+    section
+}
+
+fn samples(config: &SuperhfPipeline, measured: &Measured) -> Section {
+    let mut section = Section::new("Completions before and after");
+    let main_n = config.superhf.num_generations.get();
+    let mut columns = vec!["start (SFT)".to_owned()];
+    let cells: Vec<&(Cell, Vec<Evaluation>)> =
+        measured.cells.iter().filter(|(c, _)| c.seed == 0 && c.n == main_n).collect();
+    columns.extend(cells.iter().map(|(c, _)| format!("β = {}", c.beta)));
+    let before = measured.start.first().map(|e| e.samples.clone()).unwrap_or_default();
+    let rows = before.into_iter().enumerate().map(|(i, [prompt, text])| {
+        let after = cells.iter().map(|(_, e)| {
+            let sample = e.last().and_then(|e| e.samples.get(i));
+            sample.map_or_else(String::new, |s| s[1].clone())
+        });
+        let answers = std::iter::once(text).chain(after);
+        Sample {
+            prompt,
+            answers: answers.map(|text| report::Answer { text, note: String::new() }).collect(),
+        }
+    });
+    section.push(Samples {
+        caption: format!("Seed 0, N = {main_n}, temperature {}.", config.evaluation.temperature.get()),
+        columns,
+        rows: rows.collect(),
+    });
+    section
+}
+
+fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {
+    let mut section = Section::new("Data and models");
+    for note in &setting.data.notes {
+        section.paragraph(note.clone());
+    }
+    if let Some(p) = session.get::<f64>("sft/perplexity")? {
+        section.paragraph(format!("Held-out perplexity of the start policy: {p:.1} a token."));
+    }
+    if let Some(p) = session.get::<f64>("sft/word_perplexity")? {
+        section.paragraph(format!("The same per white-space word and end: {p:.1}."));
+    }
+    for role in ["proxy", "judge"] {
+        if let Some(figures) = session.get::<RewardFigures>(&format!("reward/{role}"))? {
+            section.paragraph(format!("{role} reward: {}.", figures.sentence()));
+        }
+    }
+    Ok(section)
+}
+
+/// The table of the result for a terminal of 100 columns.
+fn terminal(measured: &Measured) -> Vec<String> {
+    let keys = ["reward/proxy", "reward/judge", "reward/gold", "kl", "self_similarity"];
+    let present: Vec<&str> = keys.into_iter().filter(|k| !measured.start(k).is_empty()).collect();
+    let show = |values: &[f64]| match stats::mean_interval(values, stats::LEVEL_95) {
+        Ok(i) => format!("{:>8.3} ±{:<6.3}", i.estimate, i.high - i.estimate),
+        Err(_) => values.first().map_or_else(|| format!("{:>16}", "–"), |x| format!("{x:>8.3}        ")),
+    };
+    let mut lines = vec![format!(
+        "{:<26}{}",
+        "policy",
+        present.iter().map(|k| format!("{:>16}", k.trim_start_matches("reward/"))).collect::<String>()
+    )];
+    let mut add = |name: &str, values: &dyn Fn(&str) -> Vec<f64>| {
+        let row: String = present.iter().map(|k| show(&values(k))).collect();
+        lines.push(format!("{name:<26}{row}").trim_end().to_owned());
+    };
+    add("start (SFT)", &|k| measured.start(k));
+    for (beta, n) in measured.variants() {
+        add(&format!("SuperHF β={beta} N={n}"), &|k| measured.values(beta, n, None, k));
+    }
+    lines
+}

@@ -1,0 +1,123 @@
+//! What a run will do and cost, before it starts.
+
+use crate::bench::Bench;
+use crate::config::{Effective, Pipeline, RewardPipeline, SuperhfPipeline};
+use crate::device;
+use crate::error::Error;
+use crate::pipeline::superhf::Cell;
+use crate::task::{Example, Pair};
+
+/// Bytes of a parameter while it is trained: weight, gradient, two moments, and the copy on the
+/// plain device.
+const TRAINED: usize = 5 * 4;
+
+/// Characters a token, roughly, of a byte-level BPE of a few thousand entries on English.
+const CHARACTERS_A_TOKEN: f64 = 3.5;
+
+/// Lines for the terminal. Rates are measured on this machine with the config's own model, for a
+/// few seconds; nothing is written.
+///
+/// # Errors
+/// Data or a device that cannot be used.
+pub fn plan(effective: &Effective) -> Result<Vec<String>, Error> {
+    match &effective.pipeline {
+        Pipeline::Superhf(config) => superhf(config),
+        Pipeline::Reward(config) => reward(config),
+    }
+}
+
+fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
+    let plain = device::named(&c.device)?;
+    device::threads(c.threads.get())?;
+    let data = crate::pipeline::superhf::task_data(&c.task, c.seed)?;
+    let decoder = if c.policy.path.is_empty() {
+        c.policy.decoder(c.policy.vocab_size.get(), 0, 1)?
+    } else {
+        rlhf_policy::hf::DecoderConfig::load(std::path::Path::new(&c.policy.path))?
+    };
+    let mut bench = Bench::new(&decoder, &plain)?;
+    let mut rate = |part: &str| -> Result<f64, Error> {
+        bench.once(part)?;
+        let started = std::time::Instant::now();
+        let tokens = bench.once(part)?;
+        Ok(tokens as f64 / started.elapsed().as_secs_f64())
+    };
+    let (generate, score, update) = (rate("generate")?, rate("score")?, rate("update")?);
+    let tokens = |text: usize| text as f64 / CHARACTERS_A_TOKEN;
+    let example = |e: &Example| e.prompt.len() + e.completion.len();
+    let pair = |p: &Pair| 2 * p.prompt.len() + p.chosen.len() + p.rejected.len();
+    let sft = c.sft.num_train_epochs as f64 * tokens(data.sft.iter().map(example).sum());
+    let rated = |r: &[crate::task::Rated]| r.iter().map(|r| r.text.len()).sum::<usize>();
+    let one_reward = |pairs: &[Pair], ratings: &[crate::task::Rated]| {
+        let text = if ratings.is_empty() { pairs.iter().map(pair).sum() } else { rated(ratings) };
+        c.reward.num_train_epochs.get() as f64 * tokens(text)
+    };
+    let rewards = one_reward(&data.train_preferences, &data.train_rated)
+        + one_reward(&data.judge_preferences, &data.judge_rated);
+    let cells = Cell::all(c);
+    let rounds = (cells.len() * c.superhf.n_rounds.get()) as f64;
+    let longest = c.sampling.max_completion_length.get() as f64;
+    let per_prompt = c.superhf.prompts_per_round.get() as f64;
+    let samples: f64 = cells.iter().map(|x| x.n as f64).sum::<f64>()
+        * c.superhf.n_rounds.get() as f64
+        * per_prompt;
+    let evaluations = (cells.len() * c.superhf.n_rounds.get().div_ceil(c.evaluation.eval_rounds.get())
+        + c.sweep.seeds.get()) as f64;
+    let best = c.evaluation.best_of_n.iter().map(|n| n.get()).max().unwrap_or(0) as f64;
+    let eval_samples =
+        data.eval_prompts.len() as f64 * (2.0 * evaluations + best * c.sweep.seeds.get() as f64);
+    let generated = (samples + eval_samples) * longest;
+    let updated = rounds * per_prompt * c.superhf.keep.get() as f64 * (longest + 20.0);
+    let seconds = (sft + rewards + updated) / update + generated / generate + generated / score;
+    let parameters = n_parameters(&decoder);
+    let cache = c.sampling.max_rows.get()
+        * decoder.max_position_embeddings
+        * decoder.num_hidden_layers
+        * decoder.kv_heads()
+        * decoder.head_dim()
+        * 8;
+    let logits = c.sft.micro_batch_size.get() * decoder.max_position_embeddings * decoder.vocab_size * 16;
+    let memory = 4 * parameters * TRAINED + cache.max(logits);
+    Ok(vec![
+        format!("task           {}", data.name),
+        format!("policy         {parameters} parameters"),
+        format!("sft            {} steps, {sft:.0} tokens", steps(c.sft.num_train_epochs, data.sft.len(), c.sft.batch_size.get())),
+        format!("rewards        {rewards:.0} tokens"),
+        format!("superhf        {} runs of {} rounds, {samples:.0} samples, at most {:.0} tokens", cells.len(), c.superhf.n_rounds, samples * longest),
+        format!("evaluation     {evaluations:.0} times on {} prompts", data.eval_prompts.len()),
+        format!("rates here     generate {generate:.0}, score {score:.0}, update {update:.0} tokens/s"),
+        format!("memory         about {} MiB at most", memory >> 20),
+        format!("time           at most about {} (completions that end early save time)", clock(seconds)),
+    ])
+}
+
+fn reward(c: &RewardPipeline) -> Result<Vec<String>, Error> {
+    device::named(&c.device)?;
+    let (pairs, _) = crate::pipeline::reward::comparisons(c)?;
+    let n = pairs.len();
+    let train = n - n / c.data.folds.get();
+    let per_fold = steps(c.training.num_train_epochs.get(), train, c.training.batch_size.get());
+    Ok(vec![
+        format!("comparisons    {n}"),
+        format!("folds          {}, then one model on all pairs", c.data.folds),
+        format!("model          {:?}", c.model.kind),
+        format!("steps          {per_fold} a fold for a transformer; a bag of words is solved in one go"),
+    ])
+}
+
+fn steps(epochs: usize, rows: usize, batch: usize) -> usize {
+    epochs * rows.div_ceil(batch)
+}
+
+fn n_parameters(c: &rlhf_policy::hf::DecoderConfig) -> usize {
+    let (d, f, kv) = (c.hidden_size, c.intermediate_size, c.kv_heads() * c.head_dim());
+    let q = c.num_attention_heads * c.head_dim();
+    let block = 2 * d * q + 2 * d * kv + 3 * d * f + 2 * d;
+    let heads = if c.tie_word_embeddings { 1 } else { 2 };
+    heads * c.vocab_size * d + c.num_hidden_layers * block + d
+}
+
+fn clock(seconds: f64) -> String {
+    let s = seconds.ceil() as u64;
+    if s < 90 { format!("{s} s") } else { format!("{} min", s.div_ceil(60)) }
+}
