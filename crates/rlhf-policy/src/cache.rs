@@ -12,7 +12,11 @@ use crate::rope::Rope;
 /// position in every batch.
 pub const COLUMN_BLOCK: usize = 32;
 
-/// Keys and values of every layer, `[B, H_kv, capacity, D]`, and each row's length.
+/// Keys `[B, H_kv, D, capacity]` and values `[B, H_kv, capacity, D]` of every layer, and each row's
+/// length.
+///
+/// Keys lie transposed: a product with keys that lie by position takes other code, and rounds
+/// otherwise, below 256 scores than above, so that a row would depend on its neighbours' lengths.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     keys: Vec<Option<Tensor<4>>>,
@@ -104,7 +108,8 @@ impl KvCache {
         runs
     }
 
-    /// Writes the new keys and values of `layer` and returns all its columns in use.
+    /// Writes the new keys and values of `layer`, both `[B, H_kv, T, D]`, and returns all its columns
+    /// in use: keys `[B, H_kv, D, S]`, values `[B, H_kv, S, D]`.
     pub(crate) fn append(
         &mut self,
         layer: usize,
@@ -113,19 +118,24 @@ impl KvCache {
         step: &Step,
     ) -> (Tensor<4>, Tensor<4>) {
         let capacity = self.capacity;
-        let write = |slot: &mut Option<Tensor<4>>, new: Tensor<4>| {
-            let [b, h, t, d] = new.dims();
-            let mut all =
-                slot.take().unwrap_or_else(|| Tensor::zeros([b, h, capacity, d], &new.device()));
+        // `axis` is the one of the positions.
+        let write = |slot: &mut Option<Tensor<4>>, new: Tensor<4>, axis: usize| {
+            let mut dims = new.dims();
+            let t = dims[axis];
+            dims[axis] = capacity;
+            let mut all = slot.take().unwrap_or_else(|| Tensor::zeros(dims, &new.device()));
             for &(first, rows, column) in &step.runs {
-                let part = if rows == b { new.clone() } else { new.clone().narrow(0, first, rows) };
-                all = all.slice_assign([first..first + rows, 0..h, column..column + t, 0..d], part);
+                let part = if rows == dims[0] { new.clone() } else { new.clone().narrow(0, first, rows) };
+                let mut place = dims.map(|n| 0..n);
+                place[0] = first..first + rows;
+                place[axis] = column..column + t;
+                all = all.slice_assign(place, part);
             }
-            let view = all.clone().narrow(2, 0, step.columns);
+            let view = all.clone().narrow(axis, 0, step.columns);
             *slot = Some(all);
             view
         };
-        (write(&mut self.keys[layer], k), write(&mut self.values[layer], v))
+        (write(&mut self.keys[layer], k.swap_dims(2, 3), 3), write(&mut self.values[layer], v, 2))
     }
 
     pub(crate) fn advance(&mut self, t: usize) {

@@ -48,16 +48,20 @@ impl Classifier {
         Ok(Self { model, score: Score { weight: Param::from_data(data, device) } })
     }
 
-    /// One score a row, `[B]`, with gradient if the model carries one.
+    /// One score a row, `[B]`, with gradient if the model carries one. Rows are padded to the
+    /// longest of the batch.
     ///
     /// # Panics
     /// On an empty batch or an empty row.
     #[track_caller]
     pub fn scores(&self, rows: &[&[u32]], pad: u32) -> Tensor<1> {
+        self.padded_scores(rows, pad, rows.iter().map(|r| r.len()).max().unwrap_or(0))
+    }
+
+    #[track_caller]
+    fn padded_scores(&self, rows: &[&[u32]], pad: u32, t: usize) -> Tensor<1> {
         let device = self.model.device();
         assert!(!rows.is_empty(), "classifier: no row");
-        let longest = rows.iter().map(|r| r.len()).max().unwrap_or(0);
-        let t = longest.next_multiple_of(COLUMN_BLOCK);
         // A second row keeps the matrix products on one code path; its score is dropped.
         let b = rows.len().max(2);
         let mut tokens = vec![i64::from(pad); b * t];
@@ -93,7 +97,7 @@ impl Classifier {
         for same_length in order.chunk_by(|a, b| padded(*a) == padded(*b)) {
             for chunk in same_length.chunks(max_rows.max(1)) {
                 let batch: Vec<&[u32]> = chunk.iter().map(|i| rows[*i].as_slice()).collect();
-                let scores = self.scores(&batch, pad).into_data().convert::<f64>();
+                let scores = self.padded_scores(&batch, pad, padded(chunk[0])).into_data().convert::<f64>();
                 for (i, score) in chunk.iter().zip(scores.iter::<f64>()) {
                     out[*i] = score;
                 }

@@ -233,7 +233,7 @@ impl Block {
 
     fn forward(&self, h: Tensor<3>, cos: &Tensor<4>, sin: &Tensor<4>, mask: &Tensor<4>) -> Tensor<3> {
         let (q, k, v) = self.qkv(h.clone(), cos, sin);
-        let a = self.self_attn.attend(q, k, v, mask);
+        let a = self.self_attn.attend(q, k.swap_dims(2, 3), v, mask);
         self.finish(h, a)
     }
 
@@ -283,14 +283,15 @@ impl Attention {
         (Rope::rotate(q, cos, sin), Rope::rotate(k, cos, sin), v)
     }
 
-    /// `softmax(q kᵀ / √D + mask) v`, heads side by side: `[B, T, H · D]`. `mask` is added and is
-    /// `[1 or B, 1, T, S]` for `S` keys. Queries of one key–value group share its matrix product.
+    /// `softmax(q k / √D + mask) v`, heads side by side: `[B, T, H · D]`. `k` is `[B, H_kv, D, S]`, `v`
+    /// `[B, H_kv, S, D]`; `mask` is added and is `[1 or B, 1, T, S]`. Queries of one key–value group
+    /// share its matrix product.
     fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Tensor<4>) -> Tensor<3> {
         let [b, h, t, d] = q.dims();
-        let s = k.dims()[2];
+        let s = k.dims()[3];
         let group = h / self.kv_heads;
         let q = q.mul_scalar(1.0 / (d as f64).sqrt()).reshape([b, self.kv_heads, group * t, d]);
-        let scores = q.matmul(k.swap_dims(2, 3)).reshape([b, h, t, s]) + mask.clone();
+        let scores = q.matmul(k).reshape([b, h, t, s]) + mask.clone();
         let weights = softmax(scores, 3).reshape([b, self.kv_heads, group * t, s]);
         weights.matmul(v).reshape([b, h, t, d]).swap_dims(1, 2).reshape([b, t, h * d])
     }

@@ -211,7 +211,9 @@ impl DecoderConfig {
         let mut value = serde_json::to_value(self).unwrap_or_else(|_| json!({}));
         let Some(map) = value.as_object_mut() else { return value };
         map.insert("architectures".to_owned(), json!([kind.architecture()]));
-        map.entry("dtype").or_insert(json!("float32"));
+        // The type of the file written beside it, whatever the weights were read from.
+        map.remove("torch_dtype");
+        map.insert("dtype".to_owned(), json!("float32"));
         map.entry("bos_token_id").or_insert(Value::Null);
         if self.rope().is_none() {
             let rope = json!({"rope_theta": self.rope_theta(), "rope_type": "default"});

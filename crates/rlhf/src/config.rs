@@ -74,8 +74,8 @@ pub fn load(name_or_path: &str, overrides: &Overrides) -> Result<Effective, Erro
         set(&mut table, "command line", &key, value)?;
     }
     let pipeline = match table.get("pipeline").and_then(Value::as_str) {
-        Some("superhf") => Pipeline::Superhf(Box::new(typed(&table, &place, &text)?)),
-        Some("reward") => Pipeline::Reward(Box::new(typed(&table, &place, &text)?)),
+        Some("superhf") => Pipeline::Superhf(Box::new(typed(&table, &place, &text, overrides)?)),
+        Some("reward") => Pipeline::Reward(Box::new(typed(&table, &place, &text, overrides)?)),
         other => {
             let found = other.unwrap_or("nothing").to_owned();
             return Err(Error::config(place, "pipeline", "superhf or reward", found));
@@ -164,25 +164,64 @@ fn set(table: &mut Table, place: &str, key: &str, value: Value) -> Result<(), Er
     Err(Error::config(place, key, "a key of this pipeline", "an unknown one"))
 }
 
-/// Deserialises the merged table; a mistake is reported at its key, with the line of the user's
-/// file where the key stands there.
-fn typed<T: DeserializeOwned>(table: &Table, place: &str, text: &str) -> Result<T, Error> {
+/// Deserialises the merged table; a mistake is reported at its key: on the command line where it
+/// was set there, else with the line of the user's file where the key stands.
+fn typed<T: DeserializeOwned>(
+    table: &Table,
+    place: &str,
+    text: &str,
+    overrides: &Overrides,
+) -> Result<T, Error> {
     let whole = effective_text(table)?;
     toml::from_str(&whole).map_err(|e| {
         let at = e.span().map_or(0, |s| s.start);
         let line = whole[..at].rfind('\n').map_or(0, |i| i + 1);
-        let section = whole[..line].lines().rev().find_map(|l| l.strip_prefix('[')?.strip_suffix(']'));
-        let found = whole[line..].lines().next().unwrap_or_default();
-        let key = found.split('=').next().unwrap_or_default().trim();
-        let field = match section {
-            Some(section) if !key.starts_with('[') => format!("{section}.{key}"),
-            _ => key.to_owned(),
+        let n_before = whole[..line].matches('\n').count();
+        let field = keys(&whole).into_iter().find(|(n, _)| *n == n_before + 1).map(|(_, key)| key);
+        let shown = whole[line..].lines().next().unwrap_or_default();
+        let field = field.unwrap_or_else(|| shown.to_owned());
+        let value = shown.split_once('=').map_or("nothing", |(_, v)| v.trim());
+        let (expected, found) = in_words(e.message(), value);
+        let set = overrides.set.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == field));
+        let in_file = keys(text).into_iter().find(|(_, key)| *key == field);
+        let place = match in_file {
+            _ if set => "command line".to_owned(),
+            Some((n, _)) => format!("{place}:{n}"),
+            None => place.to_owned(),
         };
-        let value = found.split_once('=').map_or("nothing", |(_, v)| v.trim());
-        let in_file = text.lines().position(|l| l.split('=').next().is_some_and(|k| k.trim() == key));
-        let place = in_file.map_or_else(|| place.to_owned(), |n| format!("{place}:{}", n + 1));
-        Error::config(place, field, e.message().to_owned(), value)
+        Error::config(place, field, expected, found)
     })
+}
+
+/// The keys of a TOML text as `section.key`, each with its line from 1.
+fn keys(text: &str) -> Vec<(usize, String)> {
+    let mut section = String::new();
+    let mut out = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix('[') {
+            name.split(']').next().unwrap_or_default().clone_into(&mut section);
+        } else if let Some((key, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+            let key = key.trim().trim_matches('"');
+            out.push((n + 1, if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }));
+        }
+    }
+    out
+}
+
+/// The parser's message as what was expected and what was found.
+fn in_words(message: &str, value: &str) -> (String, String) {
+    if let Some(name) = message.strip_prefix("missing field ") {
+        return (format!("the key {name}"), "none".to_owned());
+    }
+    let Some((before, expected)) = message.split_once("expected ") else {
+        return (message.to_owned(), value.to_owned());
+    };
+    let expected = expected.split(", found ").next().unwrap_or(expected);
+    match before.strip_prefix("unknown field ") {
+        Some(name) => (expected.to_owned(), format!("the unknown field {}", name.trim_end_matches([',', ' ']))),
+        None => (expected.to_owned(), value.to_owned()),
+    }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -226,20 +265,36 @@ mod tests {
             error(&["superhf.bta=1"]),
             "command line: superhf.bta: expected a key of this pipeline, found an unknown one"
         );
-        let e = error(&["superhf.beta=-1"]);
-        assert!(e.contains("superhf.beta") && e.contains("at least 0") && e.contains("found -1"), "{e}");
-        let e = error(&["superhf.kl_reduction=median"]);
-        assert!(e.contains("superhf.kl_reduction") && e.contains("mean"), "{e}");
-        let e = error(&["superhf.keep=0"]);
-        assert!(e.contains("superhf.keep") && e.contains("nonzero"), "{e}");
+        assert_eq!(
+            error(&["superhf.beta=-1"]),
+            "command line: superhf.beta: expected a finite number of at least 0, found -1.0"
+        );
+        assert_eq!(
+            error(&["superhf.kl_reduction=median"]),
+            "command line: superhf.kl_reduction: expected `mean` or `sum`, found \"median\""
+        );
+        assert_eq!(
+            error(&["superhf.keep=0"]),
+            "command line: superhf.keep: expected a nonzero usize, found 0"
+        );
     }
 
     #[test]
     fn an_unknown_key_of_a_file_is_named_with_its_line() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = dir.path().join("mine.toml");
-        fs::write(&path, "base = \"superhf\"\n[superhf]\nbetta = 0.1\n").expect("written");
-        let e = load(path.to_str().expect("UTF-8"), &Overrides::default()).expect_err("refused").to_string();
-        assert!(e.contains("mine.toml:3: superhf.betta: ") && e.contains("unknown field"), "{e}");
+        let refused = |text: &str| {
+            fs::write(&path, text).expect("written");
+            load(path.to_str().expect("UTF-8"), &Overrides::default()).expect_err("refused").to_string()
+        };
+        let e = refused("base = \"superhf\"\n[superhf]\nbetta = 0.1\n");
+        assert!(e.contains("mine.toml:3: superhf.betta: expected one of `num_generations`, "), "{e}");
+        assert!(e.ends_with(", found the unknown field `betta`"), "{e}");
+        // The key of the section at fault, not the first of that name.
+        let e = refused("base = \"superhf\"\n[sft]\nweight_decay = 0.1\n[superhf]\nweight_decay = -1.0\n");
+        assert!(
+            e.ends_with("mine.toml:5: superhf.weight_decay: expected a finite number of at least 0, found -1.0"),
+            "{e}"
+        );
     }
 }

@@ -34,7 +34,7 @@ struct LogitsInput {
 /// stand on either side of a row.
 ///
 /// # Errors
-/// A model folder or an input that cannot be used.
+/// A model folder or an input that cannot be used, logits that are not finite.
 pub fn logits(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
     let config = DecoderConfig::load(model)?;
     let policy = models::load_decoder(model, &config, device)?;
@@ -43,6 +43,10 @@ pub fn logits(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) 
         let expected = "{\"input_ids\":[[…]],\"attention_mask\":[[…]]}";
         Error::record(input, e.line(), "(file)", expected, e.to_string())
     })?;
+    if let Some(mask) = given.attention_mask.as_ref().filter(|m| m.len() != given.input_ids.len()) {
+        let expected = format!("{} rows, as input_ids", given.input_ids.len());
+        return Err(Error::record(input, 0, "attention_mask", expected, mask.len().to_string()));
+    }
     let mut all = Vec::with_capacity(given.input_ids.len());
     for (i, row) in given.input_ids.iter().enumerate() {
         let mask = given.attention_mask.as_ref().and_then(|m| m.get(i));
@@ -56,12 +60,21 @@ pub fn logits(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) 
         let mut rows = vec![vec![0.0f32; config.vocab_size]; row.len()];
         if !ids.is_empty() {
             for (t, values) in real.iter().zip(row_logits(&policy, &ids, device)) {
+                // JSON has no NaN: it would become a null, and the defect the reader's.
+                if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+                    let place = format!("row {}, position {}", i + 1, t + 1);
+                    return Err(not_finite(model, "logits", &place, f64::from(*value)));
+                }
                 rows[*t] = values;
             }
         }
         all.push(rows);
     }
     emit(out, &json!({ "logits": all }))
+}
+
+fn not_finite(model: &Path, what: &str, place: &str, value: f64) -> Error {
+    Error::Failed(format!("{}: {what} of {place}: expected finite numbers, found {value}", model.display()))
 }
 
 fn row_logits(policy: &rlhf_policy::decoder::Decoder, ids: &[u32], device: &Device) -> Vec<Vec<f32>> {
@@ -115,10 +128,7 @@ pub fn completions(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let Language { config, tokenizer, policy } = Language::load(model, device)?;
-    let ids: Vec<Vec<u32>> = prompts
-        .iter()
-        .map(|p| tokenizer.start().into_iter().chain(tokenizer.encode(p)).collect())
-        .collect();
+    let ids = prompt_rows(prompts, options, &config, &tokenizer)?;
     let how = Generation {
         sampling: options.sampling.clone(),
         max_completion_length: options.max_new_tokens,
@@ -143,6 +153,39 @@ pub fn completions(
     Ok(())
 }
 
+/// The prompts' tokens, after the token that starts a text; an empty prompt starts from the end token.
+fn prompt_rows(
+    prompts: &[String],
+    options: &GenerateOptions,
+    config: &DecoderConfig,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let (new, context) = (options.max_new_tokens, config.max_position_embeddings);
+    if new == 0 || new >= context {
+        let expected = format!("1 to {} tokens (the model's context is {context})", context - 1);
+        return Err(Error::config("command line", "--max-new-tokens", expected, new.to_string()));
+    }
+    if options.num_return_sequences == 0 {
+        return Err(Error::config("command line", "--num-return-sequences", "at least 1", "0"));
+    }
+    let rows = prompts.iter().enumerate().map(|(i, prompt)| {
+        let mut ids: Vec<u32> = tokenizer.start().into_iter().chain(tokenizer.encode(prompt)).collect();
+        if ids.is_empty() {
+            ids.push(tokenizer.eos());
+        }
+        if ids.len() > context - new {
+            return Err(Error::Failed(format!(
+                "prompt {}: expected at most {} tokens (the context of {context} less --max-new-tokens), found {}",
+                i + 1,
+                context - new,
+                ids.len()
+            )));
+        }
+        Ok(ids)
+    });
+    rows.collect()
+}
+
 /// One record of `rlhf score`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,13 +200,13 @@ struct ScoreInput {
 /// Texts are scored as they stand, without an end token added.
 ///
 /// # Errors
-/// A model folder or a line that cannot be used.
+/// A model folder or a line that cannot be used, a reward that is not finite.
 pub fn score(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
     let config = DecoderConfig::load(model)?;
     let classifier = models::load_classifier(model, &config, device)?;
     let tokenizer = Tokenizer::load(model)?;
     let file = fs::File::open(input).map_err(|e| Error::io("opening", input, e))?;
-    let mut rows = Vec::new();
+    let (mut rows, mut places) = (Vec::new(), Vec::new());
     for (n, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(|e| Error::io("reading", input, e))?;
         if line.trim().is_empty() {
@@ -187,8 +230,12 @@ pub fn score(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -
         }
         check_ids(input, n + 1, &ids, &config)?;
         rows.push(ids);
+        places.push(n + 1);
     }
-    for reward in classifier.score_rows(&rows, tokenizer.pad(), ROWS) {
+    for (reward, line) in classifier.score_rows(&rows, tokenizer.pad(), ROWS).into_iter().zip(places) {
+        if !reward.is_finite() {
+            return Err(not_finite(model, "reward", &format!("{}:{line}", input.display()), reward));
+        }
         emit(out, &json!({ "reward": reward }))?;
     }
     Ok(())

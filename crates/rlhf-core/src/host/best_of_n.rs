@@ -90,7 +90,9 @@ pub fn fixed_point(prior: &[f64], rewards: &[f64], n: u32, beta: f64) -> FixedPo
     }
     let q = best_of_n(&policy, rewards, n);
     let gap = |a: usize| ((1.0 + beta) * policy[a] - q[a] - beta * prior[a] / total).abs();
-    let residual = (0..policy.len()).map(gap).fold(0.0, f64::max);
+    // Not `f64::max`, which would drop a NaN.
+    let worse = |m: f64, g: f64| if m.is_nan() || g <= m { m } else { g };
+    let residual = (0..policy.len()).map(gap).fold(0.0, worse);
     FixedPoint { policy, residual }
 }
 

@@ -48,6 +48,11 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_comes_last() {
+        assert_eq!(top_k(&[f64::NAN, 1.0, f64::NEG_INFINITY, f64::NAN], 4), [1, 2, 0, 3]);
+    }
+
+    #[test]
     fn the_two_zeros_are_a_tie() {
         assert_eq!(top_k(&[-0.0, 0.0], 2), [0, 1]);
     }

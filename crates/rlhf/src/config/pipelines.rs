@@ -243,6 +243,8 @@ section!(
         max_grad_norm: Bound,
         /// Pull of `chosen + rejected` to zero.
         center_rewards_coefficient: Weight,
+        /// Share of a text's tokens that a training step leaves out.
+        token_dropout: Prob,
         /// Ridge strength of a bag.
         l2: Positive,
     }

@@ -69,7 +69,8 @@ pub struct Shown {
     pub values: BTreeMap<String, f64>,
 }
 
-/// Trains `module` through `plan`, continuing where an earlier process stopped.
+/// Trains `module` through `plan`; `gradients` gets the module, the step from 0 and its rows.
+/// Continues where an earlier process stopped.
 ///
 /// # Errors
 /// A loss or gradient that is not finite, the disk, or [`Error::Interrupted`] after saving.
@@ -77,7 +78,7 @@ pub fn fit<M: Module>(
     session: &mut Session,
     plan: &FitPlan,
     module: M,
-    gradients: &mut dyn FnMut(&M, &[usize]) -> Shown,
+    gradients: &mut dyn FnMut(&M, u64, &[usize]) -> Shown,
 ) -> Result<M, Error> {
     let n_steps = plan.n_steps();
     let (mut done, mut module, mut optim) = resumed(session, &plan.phase, module, plan.optim)?;
@@ -85,7 +86,7 @@ pub fn fit<M: Module>(
     session.progress.skip(done);
     while done < n_steps {
         let started = Instant::now();
-        let Shown { grads, mut values } = gradients(&module, &plan.rows(done));
+        let Shown { grads, mut values } = gradients(&module, done, &plan.rows(done));
         let lr = plan.schedule.lr(plan.learning_rate, done, plan.n_warmup(), n_steps);
         let (next, norm) = optim.step(lr, module, grads);
         module = next;

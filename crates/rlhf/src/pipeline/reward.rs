@@ -129,6 +129,10 @@ fn one_fold(
     let Some(test) = test else { return session.finish_phase(LAST, Some(model.save(session)?)) };
     let a = model.scores(&test.iter().map(|p| (&*p.prompt, &*p.chosen)).collect::<Vec<_>>());
     let b = model.scores(&test.iter().map(|p| (&*p.prompt, &*p.rejected)).collect::<Vec<_>>());
+    if let Some(value) = a.iter().chain(&b).find(|s| !s.is_finite()) {
+        let term = format!("{phase}: reward of a held-out answer");
+        return Err(Error::NotFinite { step: session.step(), term, value: *value });
+    }
     let right = stats::pairwise_accuracy(&a, &b).map_err(|e| Error::Failed(e.to_string()))?;
     let margin = a.iter().zip(&b).map(|(a, b)| a - b).sum::<f64>() / a.len() as f64;
     session.progress.say(&format!("{phase}: {} of {} held-out pairs right", right.hits, right.total));
@@ -223,7 +227,7 @@ fn transformer(
     };
     let center = BradleyTerryConfig { center_rewards_coefficient: c.center_rewards_coefficient };
     let blank = models::classifier_from(&decoder, None, config.seed, &session.device)?;
-    let model = fit(session, &plan, blank, &mut |model, rows| {
+    let model = fit(session, &plan, blank, &mut |model, _, rows| {
         pair_step(model, &rows.iter().map(|r| &pairs[*r]).collect::<Vec<_>>(), center, pad)
     })?;
     let scorer =

@@ -185,8 +185,15 @@ impl Session {
     /// Saves the state after `done` units of `phase`.
     ///
     /// # Errors
-    /// The disk.
+    /// [`Error::NotFinite`] for weights that no run can go on from: a step's loss is finite still when
+    /// its update is what broke them, and the checkpoints before it must stay. The disk.
     pub fn save(&mut self, phase: &str, done: u64, work: &Work) -> Result<(), Error> {
+        for (name, tensor) in rlhf_policy::hf::deserialize(&work.model)? {
+            if let Some(value) = tensor.data.iter().find(|x| !x.is_finite()) {
+                let term = format!("{phase}: weight {name}");
+                return Err(Error::NotFinite { step: self.position.step, term, value: f64::from(*value) });
+            }
+        }
         phase.clone_into(&mut self.position.phase);
         self.position.done = done;
         self.position.n_optimizer_steps = work.n_optimizer_steps;

@@ -34,7 +34,7 @@ pub fn write_with(path: &Path, contents: impl FnOnce(&mut dyn Write) -> io::Resu
     sync_folder(folder).map_err(|e| Error::io("flushing the folder", folder, e))
 }
 
-/// Removes the temporary files that a killed process left in `folder`; a missing folder has none.
+/// Removes the temporary files that a killed process left in `folder` and below; a missing folder has none.
 ///
 /// # Errors
 ///
@@ -46,7 +46,11 @@ pub fn remove_leftovers(folder: &Path) -> Result<(), Error> {
     };
     for entry in entries {
         let entry = entry.map_err(|e| Error::io("listing", folder, e))?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+        let kind = entry.file_type().map_err(|e| Error::io("listing", entry.path(), e))?;
+        // A link's target is not ours, so links to folders are not followed.
+        if kind.is_dir() {
+            remove_leftovers(&entry.path())?;
+        } else if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
             fs::remove_file(entry.path()).map_err(|e| Error::io("removing", entry.path(), e))?;
         }
     }
@@ -143,11 +147,15 @@ mod tests {
     #[test]
     fn leftovers_go_and_others_stay() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(".rlhf-tmp-Ab3"), b"half").unwrap();
+        fs::create_dir_all(dir.path().join("reward/proxy")).unwrap();
+        for half in [".rlhf-tmp-Ab3", "reward/proxy/.rlhf-tmp-Cd4"] {
+            fs::write(dir.path().join(half), b"half").unwrap();
+        }
         fs::write(dir.path().join("kept"), b"").unwrap();
         remove_leftovers(dir.path()).unwrap();
         remove_leftovers(&dir.path().join("missing")).unwrap();
-        assert_eq!(names(dir.path()), ["kept"]);
+        assert_eq!(names(dir.path()), ["kept", "reward"]);
+        assert!(names(&dir.path().join("reward/proxy")).is_empty());
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when `out` is a file, holds something already, or another process writes to it;
+    /// [`Error::Config`] when `out` is a file, holds something already (other than a run that never made a
+    /// step), or another process writes to it;
     /// [`Error::Io`] when it cannot be made or written.
     pub fn create(out: impl Into<PathBuf>, config_text: &str) -> Result<Self, Error> {
         let paths = RunPaths::new(out);
@@ -130,9 +131,7 @@ impl RunFolder {
             return Self::begin(paths, lock, config_text);
         }
         same_config(&paths.config(), config_text)?;
-        for folder in [root, paths.checkpoints(), paths.model(), paths.tensorboard()] {
-            atomic::remove_leftovers(&folder)?;
-        }
+        atomic::remove_leftovers(&root)?;
         Ok(Self { paths, _lock: lock })
     }
 
@@ -162,13 +161,17 @@ fn refuse_full(root: &Path) -> Result<(), Error> {
     }
 }
 
-/// The first entry by name that is not of our own scaffolding.
+/// The first entry by name that is not of our own scaffolding. A run that stopped before its first step,
+/// over a file that is missing say, is nothing but scaffolding: the corrected command must not be refused
+/// for it.
 fn contents(root: &Path) -> Result<Option<String>, Error> {
     let listing = |e| Error::io("listing", root, e);
+    let no_step = fs::metadata(RunPaths::new(root).steps()).is_ok_and(|m| m.len() == 0);
     let mut first: Option<String> = None;
     for entry in fs::read_dir(root).map_err(listing)? {
         let name = entry.map_err(listing)?.file_name().to_string_lossy().into_owned();
-        let ours = name == LOCK || name.starts_with(atomic::TEMPORARY_PREFIX);
+        let begun = ["config.toml", "steps.jsonl", "tensorboard"].contains(&name.as_str());
+        let ours = name == LOCK || name.starts_with(atomic::TEMPORARY_PREFIX) || (no_step && begun);
         if !ours && first.as_ref().is_none_or(|f| name < *f) {
             first = Some(name);
         }
@@ -271,6 +274,22 @@ mod tests {
         for part in ["--out", "--resume", "\"config.toml\" in it", "a/run"] {
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn create_goes_over_a_run_that_never_made_a_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = RunFolder::create(dir.path(), "path = 'typo'\n").unwrap().paths().clone();
+        fs::write(paths.steps(), "").unwrap();
+        fs::create_dir(paths.tensorboard()).unwrap();
+        drop(RunFolder::create(dir.path(), CONFIG).unwrap());
+        assert_eq!(fs::read_to_string(paths.config()).unwrap(), CONFIG);
+        fs::create_dir(paths.checkpoints()).unwrap();
+        let message = RunFolder::create(dir.path(), CONFIG).unwrap_err().to_string();
+        assert!(message.contains("\"checkpoints\" in it"), "{message}");
+        fs::remove_dir(paths.checkpoints()).unwrap();
+        fs::write(paths.steps(), "{}\n").unwrap();
+        assert!(RunFolder::create(dir.path(), CONFIG).is_err());
     }
 
     #[test]

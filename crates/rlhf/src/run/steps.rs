@@ -57,9 +57,11 @@ impl StepRecord {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFinite`] with the step and the first value or time that is NaN or infinite.
+    /// [`Error::NotFinite`] with the step and the first value or time that is NaN or infinite; `loss`
+    /// before all others, since they follow from it.
     pub fn check_finite(&self) -> Result<(), Error> {
-        match self.values.iter().chain(&self.times).find(|(_, v)| !v.is_finite()) {
+        let loss = self.values.get_key_value("loss");
+        match loss.into_iter().chain(&self.values).chain(&self.times).find(|(_, v)| !v.is_finite()) {
             None => Ok(()),
             Some((term, &value)) => Err(Error::NotFinite { step: self.step, term: term.clone(), value }),
         }

@@ -46,6 +46,12 @@ fn divergence_stays_under_its_bound() {
 }
 
 #[test]
+fn an_answer_without_mass_costs_no_divergence_unless_it_is_needed() {
+    assert!((divergence(&[1.0, 0.0], &[0.5, 0.5]) - 2f64.ln()).abs() < 1e-16);
+    assert!(divergence(&[0.5, 0.5], &[1.0, 0.0]).is_infinite());
+}
+
+#[test]
 fn uneven_answers_out_of_order() {
     // Order 0, 2, 1, 3 with F = .4, .6, .9, 1: .4⁴, .9⁴ − .6⁴, .6⁴ − .4⁴, 1 − .9⁴.
     let q = best_of_n(&[0.4, 0.3, 0.2, 0.1], &[0.0, 1.0, 0.5, 2.0], 4);
@@ -163,6 +169,9 @@ fn one_sample_stays_at_the_prior_and_lost_support_does_not_come_back() {
     }
     let end = fixed_point(&[0.5, 0.5, 0.0], &[0.0, 1.0, 2.0], 4, 0.0);
     close(&end.policy, &[0.0, 1.0, 0.0], 0.0);
+    assert!(end.residual <= 0.0);
+    close(&best_of_n(&[0.5, 0.5, 0.0], &[0.0, 1.0, 2.0], 2), &[0.25, 0.75, 0.0], 1e-16);
+    assert!(fixed_point(&[f64::NAN, 0.5], &[0.0, 1.0], 2, 0.5).residual.is_nan());
     // Within a class of ties the prior's proportions stay.
     let end = fixed_point(&[0.5, 0.1, 0.4], &[0.0, 1.0, 1.0], 3, 0.5).policy;
     assert!((end[2] / end[1] - 4.0).abs() < 1e-13);

@@ -37,6 +37,8 @@ fn top_p_keeps_the_later_tie_and_always_one() {
     assert_eq!(kept(top(0.5), &row), [0, 3]);
     assert_eq!(kept(top(0.7), &row), [0, 2, 3]);
     assert_eq!(kept(top(0.0), &row), [0]);
+    // The mass above the second is exactly p: it goes.
+    assert_eq!(kept(top(0.5), &[0.0, 0.0]), [1]);
     // The two zeros are equal, and negative logits sort as numbers do: −1 above −2.
     assert_eq!(kept(top(0.3), &[0.0, -0.0]), [1]);
     assert_eq!(kept(top(0.5), &[-2.0, -1.0, -3.0]), [1]);
@@ -117,6 +119,11 @@ fn a_broken_row_says_so() {
         assert!(draw(&row, &mut rng).logp.is_nan(), "{row:?}");
         assert!(greedy(&row).logp.is_nan(), "{row:?}");
     }
+    // No processor may hide it.
+    let all = Sampling { top_k: 2, top_p: 0.9, min_p: 0.1, typical_p: 0.9, ..Sampling::plain() };
+    let all = Sampling { epsilon_cutoff: 0.1, repetition_penalty: 1.1, ..all };
+    let mut row = [0.0, f32::NAN, 1.0, 0.5];
+    assert!(all.choose(&mut row, &[0, 1], &[], 0, &mut rng).logp.is_nan(), "{row:?}");
 }
 
 #[test]

@@ -131,7 +131,8 @@ fn one_round(
     let random = |p: usize, s: usize| {
         stream(seed, "rollout", round, (chosen[p] as u64) << 32 | s as u64)
     };
-    let rollouts = generate(&policy.valid(), &ids, &how, &random, &session.plain)?;
+    let rollouts = generate(&policy.valid(), &ids, &how, &random, &session.plain)
+        .map_err(|e| Error::Failed(format!("step {}: rollout: {e}", session.step() + 1)))?;
     times.insert("rollout".to_owned(), started.elapsed().as_secs_f64());
     if round == 0 {
         step_zero(setting, &policy, &ids, &rollouts)?;

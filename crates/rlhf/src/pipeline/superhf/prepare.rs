@@ -55,6 +55,10 @@ impl Setting {
     pub fn prepare(config: &SuperhfPipeline, session: &Session) -> Result<Self, Error> {
         let data = task_data(&config.task, config.seed)?;
         let folder = (!config.policy.path.is_empty()).then(|| Path::new(&config.policy.path));
+        if folder.is_none() && data.sft.is_empty() {
+            let expected = "records to train a policy from scratch on, or policy.path with a trained one";
+            return Err(Error::config("config", "task.sft_path", expected, "neither"));
+        }
         let tokenizer = match folder {
             Some(dir) => Tokenizer::load(dir)?,
             None => models::train_tokenizer(&data.tokenizer_texts(), config.policy.vocab_size.get())?,
@@ -202,7 +206,7 @@ pub fn sft(config: &SuperhfPipeline, setting: &Setting, session: &mut Session) -
         save_steps: config.checkpoint.save_steps,
     };
     let (micro, pad) = (c.micro_batch_size.get(), setting.tokenizer.pad());
-    let policy = fit(session, &plan, untrained, &mut |policy, rows| {
+    let policy = fit(session, &plan, untrained, &mut |policy, _, rows| {
         let window: Vec<&Sequence> = rows.iter().map(|r| &sequences[*r]).collect();
         let (grads, loss) = sft::gradients(policy, &window, micro, pad);
         let n = window.iter().map(|s| s.n_targets()).sum::<usize>() as f64;
@@ -211,9 +215,12 @@ pub fn sft(config: &SuperhfPipeline, setting: &Setting, session: &mut Session) -
             values: BTreeMap::from([("loss".to_owned(), loss), ("num_tokens".to_owned(), n)]),
         }
     })?;
-    let perplexity = held_out_perplexity(setting, &policy.valid())?;
-    session.put("sft/perplexity", &perplexity)?;
-    session.progress.say(&format!("sft: held-out perplexity {perplexity:.1} a token"));
+    // A task without references keeps the policy as it was loaded, and has no text to measure it on.
+    if let Some([token, word]) = held_out_perplexity(setting, &policy.valid()) {
+        session.put("sft/perplexity", &token)?;
+        session.put("sft/word_perplexity", &word)?;
+        session.progress.say(&format!("sft: held-out perplexity {token:.1} a token, {word:.1} a word"));
+    }
     let bytes = models::bytes_of(&policy)?;
     session.finish_phase("sft", Some(bytes))?;
     Ok(Start { policy })
@@ -225,14 +232,21 @@ fn on_device(setting: &Setting, session: &Session) -> Result<Decoder, Error> {
     models::filled(copy, &models::bytes_of(&setting.prior)?)
 }
 
-/// `exp` of the mean token cross-entropy, end tokens included; prompts are read, not scored.
-fn held_out_perplexity(setting: &Setting, policy: &Decoder) -> Result<f64, Error> {
-    let all: Vec<Sequence> =
-        setting.data.sft_heldout.iter().map(|e| setting.sequence(&e.prompt, &e.completion)).collect();
-    let rows: Vec<&Sequence> = all.iter().filter(|s| s.n_targets() > 0).collect();
-    if rows.is_empty() {
-        return Err(Error::Failed("held-out text: expected at least one record, found none".to_owned()));
+/// `exp` of the held-out cross-entropy a token, and a word: words are runs between white space, the
+/// end counts as one, and unknown words do not exist for a byte-level tokenizer. Prompts are read,
+/// not scored. `None` where the task holds nothing out.
+fn held_out_perplexity(setting: &Setting, policy: &Decoder) -> Option<[f64; 2]> {
+    let data = &setting.data.sft_heldout;
+    let all: Vec<(Sequence, usize)> = data
+        .iter()
+        .map(|e| (setting.sequence(&e.prompt, &e.completion), e.completion.split_whitespace().count() + 1))
+        .filter(|(s, _)| s.n_targets() > 0)
+        .collect();
+    if all.is_empty() {
+        return None;
     }
+    let rows: Vec<&Sequence> = all.iter().map(|(s, _)| s).collect();
     let (sum, n) = sft::evaluate(policy, &rows, EVAL_ROWS, setting.tokenizer.pad());
-    Ok((sum / n as f64).exp())
+    let words: usize = all.iter().map(|(_, n)| n).sum();
+    Some([(sum / n as f64).exp(), (sum / words as f64).exp()])
 }

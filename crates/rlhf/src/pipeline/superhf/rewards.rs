@@ -7,7 +7,9 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use rlhf_core::contract::{Candidate, RewardModel};
 use rlhf_core::loss::bradley_terry::BradleyTerryConfig;
+use rand::{Rng, RngExt};
 use rlhf_core::loss::regression::regression;
+use rlhf_core::rng::stream;
 use rlhf_eval::stats;
 use rlhf_policy::classifier::Classifier;
 use rlhf_policy::optim::Grads;
@@ -53,6 +55,10 @@ fn one(
         "proxy" => (&setting.data.train_preferences, &setting.data.train_rated),
         _ => (&setting.data.judge_preferences, &setting.data.judge_rated),
     };
+    if pairs.is_empty() && rated.is_empty() {
+        let expected = "preference records, from which both rewards learn";
+        return Err(Error::config("config", "task.preference_path", expected, "none"));
+    }
     let scorer = match kind {
         RewardKind::Bag => Scorer::Bag(match &done {
             Some(bytes) => serde_json::from_slice(bytes)
@@ -77,7 +83,9 @@ fn one(
     };
     if done.is_none() {
         let mut scorer = scorer.clone();
-        let figures = measure(setting, &mut scorer)?;
+        let figures = measure(setting, &mut scorer).map_err(|e| {
+            Error::Failed(format!("step {}: {role} on held-out texts: {e}", session.step()))
+        })?;
         session.progress.say(&format!("{role} reward: {}", figures.sentence()));
         session.put(&format!("reward/{role}"), &figures)?;
         let bytes = match &scorer {
@@ -136,20 +144,41 @@ fn transformer(
     let row = |prompt: &str, completion: &str| {
         reward_row(&setting.reward_prompt_ids(prompt), &setting.tokenizer.encode(completion), eos, most)
     };
+    let seed = config.seed;
+    let drop = |ids: &[u32], step: u64, index: usize| {
+        thinned(ids, c.token_dropout.get(), &mut stream(seed, &format!("reward/{role}/dropout"), step, index as u64))
+    };
     if rated.is_empty() {
         let center = BradleyTerryConfig { center_rewards_coefficient: c.center_rewards_coefficient };
         let pairs: Vec<TokenPair> = pairs
             .iter()
             .map(|p| TokenPair { chosen: row(&p.prompt, &p.chosen), rejected: row(&p.prompt, &p.rejected) })
             .collect();
-        return fit(session, &plan, blank, &mut |model, rows| {
-            pair_step(model, &rows.iter().map(|r| &pairs[*r]).collect::<Vec<_>>(), center, pad)
+        return fit(session, &plan, blank, &mut |model, step, rows| {
+            let pairs: Vec<TokenPair> = rows
+                .iter()
+                .map(|r| TokenPair {
+                    chosen: drop(&pairs[*r].chosen, step, 2 * r),
+                    rejected: drop(&pairs[*r].rejected, step, 2 * r + 1),
+                })
+                .collect();
+            pair_step(model, &pairs.iter().collect::<Vec<_>>(), center, pad)
         });
     }
     let texts: Vec<(Vec<u32>, f64)> = rated.iter().map(|r| (row("", &r.text), r.mean)).collect();
-    fit(session, &plan, blank, &mut |model, rows| {
-        rating_step(model, &rows.iter().map(|r| &texts[*r]).collect::<Vec<_>>(), pad)
+    fit(session, &plan, blank, &mut |model, step, rows| {
+        let texts: Vec<(Vec<u32>, f64)> =
+            rows.iter().map(|r| (drop(&texts[*r].0, step, *r), texts[*r].1)).collect();
+        rating_step(model, &texts.iter().collect::<Vec<_>>(), pad)
     })
+}
+
+/// A text with each token but the last left out with probability `share` (word dropout: Iyyer et
+/// al., *Deep Unordered Composition Rivals Syntactic Methods for Text Classification*, ACL 2015).
+fn thinned(ids: &[u32], share: f64, rng: &mut impl Rng) -> Vec<u32> {
+    let last = ids.len().saturating_sub(1);
+    let kept = ids.iter().enumerate().filter(|(i, _)| *i == last || !rng.random_bool(share));
+    kept.map(|(_, id)| *id).collect()
 }
 
 /// One optimiser step's gradient of the mean Bradley–Terry loss.

@@ -135,16 +135,21 @@ fn point(x: f64, values: &[f64]) -> Option<Point> {
     }
 }
 
-/// Columns of the main table: heading and key.
-const COLUMNS: [(&str, &str); 9] = [
+/// Columns of the table of rewards: heading and key.
+const REWARDS: [(&str, &str); 5] = [
     ("proxy reward", "reward/proxy"),
     ("judge reward", "reward/judge"),
     ("gold reward", "reward/gold"),
     ("KL to the start, nats", "kl"),
     ("self-similarity", "self_similarity"),
+];
+
+/// Columns of the table of texts.
+const TEXTS: [(&str, &str); 5] = [
+    ("distinct-1", "distinct_1"),
     ("distinct-2", "distinct_2"),
     ("tokens", "completions/mean_length"),
-    ("ended", "completions/ended"),
+    ("share ended", "completions/ended"),
     ("perplexity under the start", "perplexity"),
 ];
 
@@ -220,18 +225,23 @@ fn result(measured: &Measured) -> Section {
     let mut section = Section::new("Result");
     let caption = "After the last round, on the evaluation prompts: mean and 95 % interval over seeds \
                    (Student t). Rewards are on each model's own scale.";
-    let present: Vec<(&str, &str)> =
-        COLUMNS.into_iter().filter(|(_, key)| !measured.start(key).is_empty()).collect();
-    let mut columns = vec!["policy"];
-    columns.extend(present.iter().map(|(name, _)| *name));
-    let mut table = Table::new(caption, columns);
+    section.push(result_table(measured, caption, &REWARDS));
+    section.push(result_table(measured, "The same completions as texts.", &TEXTS));
+    section
+}
+
+fn result_table(measured: &Measured, caption: &str, columns: &[(&str, &str)]) -> Table {
+    let present: Vec<&(&str, &str)> =
+        columns.iter().filter(|(_, key)| !measured.start(key).is_empty()).collect();
+    let names = std::iter::once("policy").chain(present.iter().map(|(name, _)| *name));
+    let mut table = Table::new(caption, names.collect::<Vec<_>>());
     let mut add = |name: String, values: &dyn Fn(&str) -> Vec<f64>| {
         let mut row: Vec<Field> = vec![name.into()];
         row.extend(present.iter().map(|(_, key)| field(&values(key))));
         table.rows.push(row);
     };
     add("start (SFT)".to_owned(), &|key| measured.start(key));
-    let mut ns: Vec<usize> = measured.baselines.iter().map(|b| b.n).collect();
+    let mut ns: Vec<usize> = measured.baselines.iter().map(|b| b.n).filter(|n| *n > 1).collect();
     ns.sort_unstable();
     ns.dedup();
     for n in ns {
@@ -240,8 +250,7 @@ fn result(measured: &Measured) -> Section {
     for (beta, n) in measured.variants() {
         add(format!("SuperHF β = {beta}, N = {n}"), &|key| measured.values(beta, n, None, key));
     }
-    section.push(table);
-    section
+    table
 }
 
 fn trend_section(config: &SuperhfPipeline, setting: &Setting, measured: &Measured) -> Section {

@@ -1,0 +1,297 @@
+//! Models of `transformers`, where their folders stand beside the workspace; a scratch model's own
+//! definition elsewhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Int, Tensor, TensorData};
+use rlhf_core::contract::PolicyModel;
+use rlhf_core::host::sampling::Sampling;
+use rlhf_core::rng::stream;
+use rlhf_policy::batch::{Batch, Sequence};
+use rlhf_policy::classifier::Classifier;
+use rlhf_policy::decoder::Decoder;
+use rlhf_policy::generate::{Finish, Generation, generate};
+use rlhf_policy::hf::{Checkpoint, DecoderConfig};
+use rlhf_policy::sft::token_losses;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::support::{classifier, close, decoder, devices, logits, rows, small};
+
+/// Three attention implementations of PyTorch differ by 4e-6 on these models; the bar is 25 times that.
+const TOLERANCE: f64 = 1e-4;
+
+fn folder(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/models").join(name);
+    if path.is_dir() {
+        return Some(path);
+    }
+    eprintln!("skipped: {} does not exist", path.display());
+    None
+}
+
+/// `expected.safetensors` and `expected.json` of a folder.
+struct Expected {
+    bytes: Vec<u8>,
+    json: Value,
+}
+
+impl Expected {
+    fn open(dir: &Path) -> Self {
+        let bytes = fs::read(dir.join("expected.safetensors")).expect("readable");
+        let text = fs::read_to_string(dir.join("expected.json")).expect("readable");
+        Self { bytes, json: serde_json::from_str(&text).expect("JSON") }
+    }
+
+    fn floats(&self, name: &str) -> Vec<f64> {
+        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let data = file.tensor(name).expect("present").data().to_vec();
+        data.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+    }
+
+    fn padded(&self, name: &str) -> Vec<u32> {
+        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let data = file.tensor(name).expect("present").data().to_vec();
+        data.as_chunks().0.iter().map(|b| u32::try_from(i64::from_le_bytes(*b)).expect("a token")).collect()
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        self.list(&["lengths"]).iter().map(|x| *x as usize).collect()
+    }
+
+    fn list(&self, path: &[&str]) -> Vec<f64> {
+        let found = path.iter().fold(&self.json, |v, key| &v[*key]);
+        found.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
+    }
+
+    fn tokens(&self, key: &str) -> Vec<Vec<u32>> {
+        serde_json::from_value(self.json[key]["tokens"].clone()).expect("rows of tokens")
+    }
+
+    /// The rows without padding, read from the right-padded batch.
+    fn rows(&self) -> Vec<Vec<u32>> {
+        let all = self.padded("input_ids_right");
+        let lengths = self.lengths();
+        let t = all.len() / lengths.len();
+        all.chunks(t).zip(&lengths).map(|(row, n)| row[..*n].to_vec()).collect()
+    }
+}
+
+fn causal(dir: &Path) -> Decoder {
+    let config = DecoderConfig::load(dir).expect("config");
+    let mut checkpoint = Checkpoint::open(dir).expect("safetensors");
+    let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
+    checkpoint.finish().expect("nothing left over");
+    model
+}
+
+const CAUSAL: [&str; 2] = ["llama", "llama3_rope_tied"];
+
+#[test]
+fn logits_equal_those_of_transformers_at_every_real_position() {
+    for dir in CAUSAL.iter().filter_map(|name| folder(name)) {
+        let (model, expected) = (causal(&dir), Expected::open(&dir));
+        let (padded, lengths) = (expected.padded("input_ids_right"), expected.lengths());
+        let (b, t) = (lengths.len(), padded.len() / lengths.len());
+        // Another token than 0 stands in the padding: what is there must not matter.
+        let filled: Vec<i64> = padded
+            .iter()
+            .enumerate()
+            .map(|(i, x)| if i % t < lengths[i / t] { i64::from(*x) } else { (i % 300) as i64 })
+            .collect();
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(filled, [b, t]), &devices()[0]);
+        let found = model.logits(tokens);
+        let v = found.dims()[2];
+        let found: Vec<f64> = found.into_data().convert::<f64>().try_into_vec().expect("f64");
+        let (right, left) = (expected.floats("logits_right"), expected.floats("logits_left"));
+        for (row, n) in lengths.iter().enumerate() {
+            for i in 0..n * v {
+                let ours = found[row * t * v + i];
+                close("right", ours, right[row * t * v + i], TOLERANCE);
+                close("left", ours, left[(row * t + t - n) * v + i], TOLERANCE);
+            }
+        }
+    }
+}
+
+#[test]
+fn token_log_probabilities_and_their_sums_equal_trls() {
+    for dir in CAUSAL.iter().filter_map(|name| folder(name)) {
+        let (model, expected) = (causal(&dir), Expected::open(&dir));
+        let sequences: Vec<Sequence> = expected.rows().iter().map(|r| Sequence::new(&[], r)).collect();
+        let batch = Batch::new(&sequences.iter().collect::<Vec<_>>(), 0, 1, &devices()[0]);
+        let losses: Vec<f64> =
+            token_losses(&model, &batch).into_data().convert::<f64>().try_into_vec().expect("f64");
+        let fused = expected.floats("fused_log_probs");
+        let (lengths, sums) = (expected.lengths(), expected.list(&["sequence_logps"]));
+        let width = fused.len() / lengths.len();
+        let mut at = 0;
+        for (row, n) in lengths.iter().enumerate() {
+            let mine = &losses[at..at + n - 1];
+            at += n - 1;
+            for (i, loss) in mine.iter().enumerate() {
+                close("token", -loss, fused[row * width + i], TOLERANCE);
+            }
+            // Up to 15 tokens are summed, and the sum is printed to seven digits.
+            close("sum", -mine.iter().sum::<f64>(), sums[row], 5e-4);
+        }
+        assert_eq!(at, losses.len(), "every token but the first of each row is scored");
+    }
+}
+
+#[test]
+fn greedy_continuations_equal_those_of_transformers() {
+    for dir in CAUSAL.iter().filter_map(|name| folder(name)) {
+        let (model, expected) = (causal(&dir), Expected::open(&dir));
+        let how = |eos: Vec<u32>| Generation {
+            sampling: Sampling { temperature: 0.0, ..Sampling::plain() },
+            max_completion_length: 20,
+            num_generations: 1,
+            eos_token_ids: eos,
+            pad_token_id: 0,
+            context_length: 128,
+            max_rows: 8,
+        };
+        let random = |p: usize, s: usize| stream(0, "greedy", p as u64, s as u64);
+        let run = |eos| generate(&model, &expected.rows(), &how(eos), &random, &devices()[0]).expect("runs");
+        let found: Vec<Vec<u32>> = run(vec![]).into_iter().map(|r| r.tokens).collect();
+        assert_eq!(found, expected.tokens("greedy"), "{}", dir.display());
+        if expected.json["greedy_with_eos"].is_null() {
+            continue;
+        }
+        let eos = expected.json["greedy_with_eos"]["eos_token_id"].as_u64().expect("a token") as u32;
+        for (r, padded) in run(vec![eos]).iter().zip(expected.tokens("greedy_with_eos")) {
+            // transformers pads behind the end token with 0; here the row ends.
+            let end = padded.iter().position(|t| *t == eos).map_or(padded.len(), |i| i + 1);
+            assert_eq!(r.tokens, padded[..end]);
+            assert_eq!(r.finish == Finish::Eos, padded[..end].ends_with(&[eos]));
+        }
+    }
+}
+
+#[test]
+fn reward_scores_equal_those_of_transformers() {
+    let Some(dir) = folder("llama_reward") else { return };
+    let config = DecoderConfig::load(&dir).expect("config");
+    let mut checkpoint = Checkpoint::open(&dir).expect("safetensors");
+    let model = Classifier::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
+    checkpoint.finish().expect("nothing left over");
+    let expected = Expected::open(&dir);
+    let rows = expected.rows();
+    for (found, score) in model.score_rows(&rows, 0, 3).iter().zip(expected.list(&["scores_right"])) {
+        close("score", *found, score, TOLERANCE);
+    }
+    let refs: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let batch: Vec<f64> = model.scores(&refs, 7).into_data().convert::<f64>().try_into_vec().expect("f64");
+    for (found, score) in batch.iter().zip(expected.list(&["scores_left"])) {
+        close("score", *found, score, TOLERANCE);
+    }
+}
+
+/// Without any golden folder: the decoder against its equations in `f64`, position by position.
+#[test]
+fn a_scratch_decoder_equals_its_equations() {
+    let config = small();
+    let model = decoder(&config, 5, &devices()[0]);
+    let row = &rows(9, 32, &[7])[0];
+    let p = rlhf_policy::weights::parameters(&model);
+    let found = logits(&model, row, &devices()[0]);
+    let expected = reference::logits(&config, &p, row);
+    for (f, e) in found.iter().zip(&expected) {
+        for (f, e) in f.iter().zip(e) {
+            close("logit", *f, *e, 2e-5);
+        }
+    }
+    let score = classifier(&config, 5, &devices()[0]);
+    let p = rlhf_policy::weights::parameters(&score);
+    let hidden = reference::hidden(&config, &p, row);
+    let head = &p["score.weight"].data;
+    let by_hand: f64 = hidden[6].iter().zip(head).map(|(h, w)| h * f64::from(*w)).sum();
+    close("score", score.score_rows(std::slice::from_ref(row), 0, 1)[0], by_hand, 2e-5);
+}
+
+/// The decoder's head comment as loops over `f64`.
+mod reference {
+    use std::collections::BTreeMap;
+
+    use rlhf_policy::hf::DecoderConfig;
+    use rlhf_policy::weights::HostTensor;
+
+    type Parameters = BTreeMap<String, HostTensor>;
+    type Matrix = Vec<Vec<f64>>;
+
+    pub(super) fn logits(config: &DecoderConfig, p: &Parameters, row: &[u32]) -> Matrix {
+        linear(p, "lm_head", &hidden(config, p, row))
+    }
+
+    pub(super) fn hidden(config: &DecoderConfig, p: &Parameters, row: &[u32]) -> Matrix {
+        let table = &p["model.embed_tokens.weight"];
+        let d = table.shape[1];
+        let embed = |t: &u32| table.data[*t as usize * d..][..d].iter().map(|x| f64::from(*x)).collect();
+        let mut h: Matrix = row.iter().map(embed).collect();
+        for layer in 0..config.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let a = attention(config, p, &name("self_attn"), &norm(p, &name("input_layernorm"), &h));
+            add(&mut h, &a);
+            let x = norm(p, &name("post_attention_layernorm"), &h);
+            let up = linear(p, &name("mlp.up_proj"), &x);
+            let mut gate = linear(p, &name("mlp.gate_proj"), &x);
+            for (g, u) in gate.iter_mut().flatten().zip(up.iter().flatten()) {
+                *g = *g / (1.0 + (-*g).exp()) * u;
+            }
+            add(&mut h, &linear(p, &name("mlp.down_proj"), &gate));
+        }
+        norm(p, "model.norm", &h)
+    }
+
+    fn attention(config: &DecoderConfig, p: &Parameters, name: &str, x: &Matrix) -> Matrix {
+        let (heads, kv, d) = (config.num_attention_heads, config.kv_heads(), config.head_dim());
+        let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(|part| linear(p, &format!("{name}.{part}"), x));
+        let mut out = vec![vec![0.0; heads * d]; x.len()];
+        for head in 0..heads {
+            let (mine, shared) = (head * d, head / (heads / kv) * d);
+            for t in 0..x.len() {
+                let query = rotate(&q[t][mine..mine + d], t, config.rope_theta());
+                let score = |s: usize| {
+                    let key = rotate(&k[s][shared..shared + d], s, config.rope_theta());
+                    query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (d as f64).sqrt()
+                };
+                let weights: Vec<f64> = (0..=t).map(|s| score(s).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for i in 0..d {
+                    out[t][mine + i] = (0..=t).map(|s| weights[s] * v[s][shared + i]).sum::<f64>() / total;
+                }
+            }
+        }
+        linear(p, &format!("{name}.o_proj"), &out)
+    }
+
+    fn rotate(x: &[f64], t: usize, base: f64) -> Vec<f64> {
+        let half = x.len() / 2;
+        let angle = |i: usize| t as f64 * base.powf(-((2 * i) as f64) / x.len() as f64);
+        let first = (0..half).map(|i| x[i] * angle(i).cos() - x[half + i] * angle(i).sin());
+        first.chain((0..half).map(|i| x[half + i] * angle(i).cos() + x[i] * angle(i).sin())).collect()
+    }
+
+    fn linear(p: &Parameters, name: &str, x: &Matrix) -> Matrix {
+        let w = &p[&format!("{name}.weight")];
+        let dot = |row: &[f32], x: &[f64]| row.iter().zip(x).map(|(a, b)| f64::from(*a) * b).sum();
+        x.iter().map(|x| w.data.chunks(w.shape[1]).map(|row| dot(row, x)).collect()).collect()
+    }
+
+    fn norm(p: &Parameters, name: &str, x: &Matrix) -> Matrix {
+        let gain = &p[&format!("{name}.weight")].data;
+        let one = |x: &Vec<f64>| {
+            let mean = x.iter().map(|a| a * a).sum::<f64>() / x.len() as f64;
+            x.iter().zip(gain).map(|(a, g)| a / (mean + 1e-6).sqrt() * f64::from(*g)).collect()
+        };
+        x.iter().map(one).collect()
+    }
+
+    fn add(h: &mut Matrix, x: &Matrix) {
+        for (a, b) in h.iter_mut().flatten().zip(x.iter().flatten()) {
+            *a += b;
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The binary `rlhf` as its users meet it: runs that are repeated, killed, interrupted and resumed;
+//! bad input; what each command prints.
+
+mod bad_data;
+mod bad_numbers;
+mod bad_usage;
+mod commands;
+mod files;
+mod full_disk;
+mod interrupted;
+mod killed;
+mod same;
+mod support;

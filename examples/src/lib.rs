@@ -1,1 +1,0 @@
-//! rlhf examples
