@@ -34,7 +34,7 @@ const N: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let smoke = std::env::args().any(|a| a == "--smoke");
-    let n_rounds = if smoke { 3 } else { 60 };
+    let n_rounds = if smoke { 3 } else { 150 };
     let plain = device();
     let config = DecoderConfig::parse(
         r#"{"model_type":"llama","vocab_size":27,"hidden_size":32,"intermediate_size":64,

@@ -20,6 +20,8 @@ enum Action {
     Test,
     /// Tests in documentation.
     DocTest,
+    /// Every example with `--smoke`.
+    Examples,
     /// No package in what `cargo tree` prints starts with `burn`.
     NoBurn(&'static [&'static str]),
 }
@@ -41,6 +43,8 @@ const STEPS: &[(&str, Action)] = &[
     ("doc", Action::Doc),
     ("test", Action::Test),
     ("doctest", Action::DocTest),
+    ("build", Action::Cargo(&["build", "--release", "--workspace"])),
+    ("examples", Action::Examples),
     ("rlhf-core alone", Action::Cargo(&["check", "--release", "-p", "rlhf-core", "--no-default-features"])),
     ("rlhf-eval alone", Action::Cargo(&["check", "--release", "-p", "rlhf-eval"])),
     ("rlhf, flex", Action::Cargo(&FLEX)),
@@ -109,6 +113,7 @@ fn commands(workspace: &Workspace, action: Action) -> Vec<Command> {
     };
     match action {
         Action::Own(..) => Vec::new(),
+        Action::Examples => workspace.examples().iter().map(|name| example(workspace, name)).collect(),
         Action::Cargo(arguments) | Action::NoBurn(arguments) => vec![cargo(arguments)],
         Action::Doc => {
             let mut command = cargo(&["doc", "--release", "--workspace", "--no-deps"]);
@@ -121,6 +126,14 @@ fn commands(workspace: &Workspace, action: Action) -> Vec<Command> {
         Action::Test => vec![cargo(&["test", "--release", "--workspace", "--lib", "--bins", "--tests"])],
         Action::DocTest => vec![cargo(&["test", "--release", "--workspace", "--doc"])],
     }
+}
+
+/// An example as it was built, with `--smoke`; what it writes goes under the target folder.
+fn example(workspace: &Workspace, name: &str) -> Command {
+    let folder = workspace.target().join("release");
+    let mut command = Command::new(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)));
+    command.arg("--smoke").current_dir(folder);
+    command
 }
 
 /// Does a step; gives what its line in the table says.
@@ -148,7 +161,7 @@ fn perform(workspace: &Workspace, action: Action) -> Result<String, String> {
                 None => Ok(String::new()),
             }
         }
-        Action::Cargo(_) | Action::Doc => {
+        Action::Cargo(_) | Action::Doc | Action::Examples => {
             for command in &mut commands(workspace, action) {
                 process::run(command)?;
             }
@@ -225,7 +238,7 @@ mod tests {
         for (name, action) in STEPS {
             for command in commands(&here, *action) {
                 let words: Vec<&str> = command.get_args().filter_map(|word| word.to_str()).collect();
-                let compiles = !matches!(words[0], "fmt" | "tree");
+                let compiles = !matches!(words[0], "fmt" | "tree" | "--smoke");
                 assert_eq!(compiles, words.contains(&"--release"), "{name}");
             }
         }

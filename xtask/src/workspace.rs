@@ -82,6 +82,13 @@ impl Workspace {
         names
     }
 
+    /// Names of the examples, from their files.
+    pub(crate) fn examples(&self) -> Vec<String> {
+        let files = self.files("examples", &["rs"]);
+        let names = files.iter().filter_map(|f| Path::new(f).file_stem()?.to_str().map(str::to_owned));
+        names.collect()
+    }
+
     /// Names of the folders directly below `crates/` that hold a manifest, sorted.
     pub(crate) fn crates(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root.join("crates")).into_iter().flatten().flatten();

@@ -142,15 +142,15 @@ impl DecoderConfig {
         if self.hidden_act != "silu" {
             return Err(Error::config("hidden_act", "silu", &self.hidden_act));
         }
-        if self.num_attention_heads % self.kv_heads() != 0 {
+        if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
             let expected = format!("a divisor of num_attention_heads = {}", self.num_attention_heads);
             return Err(Error::config("num_key_value_heads", expected, self.kv_heads()));
         }
-        if self.head_dim.is_none() && self.hidden_size % self.num_attention_heads != 0 {
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let expected = format!("a multiple of num_attention_heads = {}", self.num_attention_heads);
             return Err(Error::config("hidden_size", expected, self.hidden_size));
         }
-        if self.head_dim() % 2 != 0 {
+        if !self.head_dim().is_multiple_of(2) {
             return Err(Error::config("head_dim", "an even number", self.head_dim()));
         }
         self.try_rope_scaling()?;

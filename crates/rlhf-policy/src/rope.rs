@@ -26,7 +26,7 @@ impl Rope {
     /// A head width that is odd.
     pub fn new(config: &DecoderConfig) -> Result<Self, Error> {
         let d = config.head_dim();
-        if d % 2 != 0 {
+        if !d.is_multiple_of(2) {
             return Err(Error::config("head_dim", "an even number", d));
         }
         let base = config.rope_theta();

@@ -45,8 +45,7 @@ fn slope(t: u64) -> Vec<f32> {
 fn grads(toy: &Toy, slope: &[f32]) -> Grads {
     let plain = |x: &[f32], dims| Tensor::<2>::from_data(TensorData::new(x.to_vec(), dims), &device());
     let vector = Tensor::<1>::from_data(TensorData::new(slope[6..].to_vec(), [3]), &device());
-    let loss =
-        (toy.matrix.val() * plain(&slope[..6], [2, 3])).sum() + (toy.vector.val() * vector).sum();
+    let loss = (toy.matrix.val() * plain(&slope[..6], [2, 3])).sum() + (toy.vector.val() * vector).sum();
     Grads::of(toy, &loss.backward())
 }
 

@@ -55,7 +55,10 @@ fn saved_loaded_and_saved_again_are_the_same_bytes() {
     }
     let left: Vec<_> = fs::read_dir(first.path()).expect("a folder").collect();
     assert_eq!(left.len(), 3, "no temporary file stays: {left:?}");
-    assert_eq!(deserialize(&fs::read(first.path().join(MODEL_FILE)).expect("readable")).expect("f32"), some());
+    assert_eq!(
+        deserialize(&fs::read(first.path().join(MODEL_FILE)).expect("readable")).expect("f32"),
+        some()
+    );
 }
 
 #[test]
@@ -67,7 +70,8 @@ fn a_reward_model_comes_back_under_its_own_architecture() {
     assert_eq!(config["architectures"], json!(["LlamaForSequenceClassification"]));
     assert_eq!(config["id2label"], json!({"0": "LABEL_0"}));
     let mut checkpoint = Checkpoint::open(dir.path()).expect("opens");
-    let back = Classifier::build(&small(), &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
+    let back =
+        Classifier::build(&small(), &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
     checkpoint.finish().expect("nothing left over");
     assert_eq!(parameters(&back), parameters(&model));
     assert!(!dir.path().join("generation_config.json").exists(), "a reward model generates nothing");
@@ -84,7 +88,8 @@ fn half_file(path: &Path, parameters: &Parameters, dtype: Dtype) {
     let views = parameters.iter().zip(&data).map(|((name, t), d)| {
         (name.as_str(), TensorView::new(dtype, t.shape.clone(), d).expect("fills its shape"))
     });
-    fs::write(path, safetensors::serialize(views.collect::<Vec<_>>(), None).expect("serialises")).expect("written");
+    fs::write(path, safetensors::serialize(views.collect::<Vec<_>>(), None).expect("serialises"))
+        .expect("written");
 }
 
 #[test]
@@ -111,10 +116,7 @@ fn another_type_is_named() {
     let view = TensorView::new(Dtype::I64, vec![32, 16], &data).expect("fills its shape");
     let file = safetensors::serialize(vec![("model.embed_tokens.weight", view)], None).expect("serialises");
     fs::write(dir.path().join(MODEL_FILE), file).expect("written");
-    assert_eq!(
-        refused(dir.path()),
-        "tensor model.embed_tokens.weight: expected F32, BF16 or F16, found I64"
-    );
+    assert_eq!(refused(dir.path()), "tensor model.embed_tokens.weight: expected F32, BF16 or F16, found I64");
 }
 
 /// The same parameters in two shards with an index.
@@ -177,7 +179,10 @@ fn a_missing_tensor_a_wrong_shape_and_an_unknown_one_are_named() {
     }
     let found = refused(written(&p).path());
     // The first of the two by name.
-    assert!(found.starts_with("tensor model.layers.0.self_attn.q_proj.bias: expected a parameter"), "{found}");
+    assert!(
+        found.starts_with("tensor model.layers.0.self_attn.q_proj.bias: expected a parameter"),
+        "{found}"
+    );
     assert!(found.ends_with("(2 such)"), "{found}");
 }
 
@@ -219,7 +224,9 @@ fn a_file_cut_short_anywhere_is_an_error_that_names_it() {
 fn a_missing_file_and_a_missing_folder_are_named() {
     let dir = written(&some());
     fs::remove_file(dir.path().join(MODEL_FILE)).expect("there");
-    assert!(refused(dir.path()).starts_with(&format!("{}: opening: ", dir.path().join(MODEL_FILE).display())));
+    assert!(
+        refused(dir.path()).starts_with(&format!("{}: opening: ", dir.path().join(MODEL_FILE).display()))
+    );
     let nowhere = dir.path().join("none");
     assert!(refused(&nowhere).starts_with(&format!("{}: reading: ", nowhere.join("config.json").display())));
     fs::write(dir.path().join("config.json"), r#"{"model_type":"llama"}"#).expect("written");

@@ -13,6 +13,7 @@ use rlhf_policy::classifier::Classifier;
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::{Finish, Generation, generate};
 use rlhf_policy::hf::{Checkpoint, DecoderConfig};
+use rlhf_policy::rope::Rope;
 use rlhf_policy::sft::token_losses;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -175,7 +176,8 @@ fn reward_scores_equal_those_of_transformers() {
     let Some(dir) = folder("llama_reward") else { return };
     let config = DecoderConfig::load(&dir).expect("config");
     let mut checkpoint = Checkpoint::open(&dir).expect("safetensors");
-    let model = Classifier::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
+    let model =
+        Classifier::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
     checkpoint.finish().expect("nothing left over");
     let expected = Expected::open(&dir);
     let rows = expected.rows();
@@ -209,6 +211,27 @@ fn a_scratch_decoder_equals_its_equations() {
     let head = &p["score.weight"].data;
     let by_hand: f64 = hidden[6].iter().zip(head).map(|(h, w)| h * f64::from(*w)).sum();
     close("score", score.score_rows(std::slice::from_ref(row), 0, 1)[0], by_hand, 2e-5);
+}
+
+#[test]
+fn llama_3_stretches_long_wavelengths_only() {
+    let mut config = small();
+    config.head_dim = Some(8);
+    config.rest.insert(
+        "rope_parameters".to_owned(),
+        serde_json::json!({"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64}),
+    );
+    let (cos, sin) = Rope::new(&config).expect("valid").tables(1, 1, &devices()[0]);
+    // Frequencies 1, 0.1, 0.01, 0.001: wavelengths 2π times 1, 10, 100, 1000. Below 64 / 4 = 16 one is
+    // kept, beyond 64 / 1 divided by 8; 62.8 lies between: s = (64 / 20π − 1) / (4 − 1).
+    let s = (64.0 / (20.0 * std::f64::consts::PI) - 1.0) / 3.0;
+    let expected = [1.0, (1.0 - s) * 0.1 / 8.0 + s * 0.1, 0.01 / 8.0, 0.001 / 8.0];
+    let host = |x: Tensor<4>| -> Vec<f64> { x.into_data().convert::<f64>().try_into_vec().expect("f64") };
+    for ((c, s), f) in host(cos).iter().zip(host(sin)).zip(expected) {
+        close("cosine", *c, f64::cos(f), 1e-7);
+        close("sine", s, f64::sin(f), 1e-7);
+    }
 }
 
 /// The decoder's head comment as loops over `f64`.

@@ -21,8 +21,7 @@ use crate::support::{classifier, decoder, devices, logits, rows, small};
 fn fine_tuning_learns_eight_sequences_by_heart() {
     let mut policy = decoder(&small(), 71, &Device::flex().autodiff());
     let (prompts, completions) = (rows(72, 32, &[3; 8]), rows(73, 32, &[6; 8]));
-    let window: Vec<Sequence> =
-        prompts.iter().zip(&completions).map(|(p, c)| Sequence::new(p, c)).collect();
+    let window: Vec<Sequence> = prompts.iter().zip(&completions).map(|(p, c)| Sequence::new(p, c)).collect();
     let all: Vec<&Sequence> = window.iter().collect();
     let mut optim = AdamW::new(AdamWConfig::torch());
     let first = sft::gradients(&policy, &all, 4, 0).1;
@@ -127,7 +126,8 @@ fn superhf_rounds(beta: f64, rounds: u64) -> (Vec<f64>, Vec<f64>) {
         let kept: Vec<Sequence> = rollouts
             .chunks(4)
             .map(|samples| {
-                let scores: Vec<f64> = samples.iter().map(|r| f64::from(u8::from(r.tokens[0] == 3))).collect();
+                let scores: Vec<f64> =
+                    samples.iter().map(|r| f64::from(u8::from(r.tokens[0] == 3))).collect();
                 let best = superhf::keep_best(&["x"; 4], &scores, 1)[0];
                 Sequence::new(&[0], &samples[best].tokens)
             })

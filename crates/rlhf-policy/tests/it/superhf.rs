@@ -102,7 +102,9 @@ fn gradients_equal_central_differences_of_the_definition() {
     for (positions, reduction) in [ALL[0], ALL[3]] {
         let c = config(0.7, positions, reduction, 0.2);
         let grads = host(&run(&policy, &prior, &all, &c).0);
-        for name in ["model.norm.weight", "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"] {
+        for name in
+            ["model.norm.weight", "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"]
+        {
             // These three lie as on disk, so an index means the same in both.
             let g = &grads[name];
             let at = (0..g.len()).max_by(|a, b| g[*a].abs().total_cmp(&g[*b].abs())).expect("not empty");
@@ -123,7 +125,7 @@ fn gradients_equal_central_differences_of_the_definition() {
 }
 
 #[test]
-fn without_beta_it_is_supervised_fine_tuning_to_the_bit() {
+fn without_beta_it_is_supervised_fine_tuning() {
     let (policy, all) = (policy(), minibatch());
     let (found, record) = run(&policy, &prior(), &all, &aligned(0.0));
     let (expected, loss) = sft::gradients(&policy, &all.iter().collect::<Vec<_>>(), all.len(), 0);
@@ -230,7 +232,8 @@ fn two_of_four(rows: [[f64; 2]; 4]) -> [[f64; 4]; 4] {
 
 #[test]
 fn aligned_and_official_positions_are_those_of_the_worked_example() {
-    let policy = table(&two_of_four([[0.5, 0.5], [0.2, 0.8], [0.7, 0.3], [0.5, 0.5]]), &Device::flex().autodiff());
+    let policy =
+        table(&two_of_four([[0.5, 0.5], [0.2, 0.8], [0.7, 0.3], [0.5, 0.5]]), &Device::flex().autodiff());
     let prior = table(&two_of_four([[0.5, 0.5], [0.5, 0.5], [0.6, 0.4], [0.9, 0.1]]), &Device::flex());
     let s = vec![Sequence::new(&[2, 3], &[1, 0])];
     // CE = −½ (ln 0.8 + ln 0.7). KL after P2: ½ ln(.5/.2) + ½ ln(.5/.8) = ½ ln(25/16);

@@ -73,8 +73,10 @@ fn no_comparisons() {
     let set = [FILES[0], FILES[1], FILES[2]];
     run(dir.path(), &superhf("run", &set)).fails(
         2,
-        "config: task.preference_path: expected preference records for the two reward models, found none",
+        "config: task.preference_path: expected preference records, from which both rewards learn, found none",
     );
+    // Found before anything is trained.
+    assert_eq!(fs::read_to_string(dir.path().join("run/steps.jsonl")).unwrap(), "");
 }
 
 #[test]

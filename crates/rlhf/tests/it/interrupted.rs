@@ -47,13 +47,15 @@ fn checkpoints(out: &Path) -> Vec<PathBuf> {
 #[test]
 fn one_signal_saves_and_a_resume_ends_in_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    run(dir.path(), &superhf("whole", &[])).ok();
+    // A bag of words goes through the checkpoint as JSON.
+    let set = ["reward.judge=bag"];
+    run(dir.path(), &superhf("whole", &set)).ok();
     let expected = contents(&dir.path().join("whole"));
     for (i, (name, at)) in
         [("INT", "sft"), ("TERM", "reward/proxy"), ("INT", "superhf/beta=0.35")].into_iter().enumerate()
     {
         let out = format!("run{i}");
-        let args = superhf(&out, &[]);
+        let args = superhf(&out, &set);
         let child = in_phase(dir.path(), &args, &out, at);
         assert!(signal(&child, name).success());
         let end = format!("; state saved in {out}: continue with --resume");

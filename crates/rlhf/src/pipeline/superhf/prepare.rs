@@ -168,6 +168,11 @@ pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Er
             ratings::load(seed, &sizes, &file)
         }
         TaskName::Files => {
+            // Before anything is trained, not when the rewards' turn comes.
+            if section.preference_path.is_empty() {
+                let expected = "preference records, from which both rewards learn";
+                return Err(Error::config("config", "task.preference_path", expected, "none"));
+            }
             let path = |text: &'a str| (!text.is_empty()).then(|| Path::new(text));
             let files = Files {
                 prompts: Path::new(&section.path),
@@ -217,6 +222,10 @@ pub fn sft(config: &SuperhfPipeline, setting: &Setting, session: &mut Session) -
     })?;
     // A task without references keeps the policy as it was loaded, and has no text to measure it on.
     if let Some([token, word]) = held_out_perplexity(setting, &policy.valid()) {
+        if !token.is_finite() {
+            let term = "sft: held-out perplexity".to_owned();
+            return Err(Error::NotFinite { step: session.step(), term, value: token });
+        }
         session.put("sft/perplexity", &token)?;
         session.put("sft/word_perplexity", &word)?;
         session.progress.say(&format!("sft: held-out perplexity {token:.1} a token, {word:.1} a word"));

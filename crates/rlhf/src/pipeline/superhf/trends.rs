@@ -86,16 +86,16 @@ impl View<'_> {
     }
 
     fn reward_rises(&self) -> Trend {
-        let rise = interval(&gains(self.m, self.beta, self.n, self.truth));
         let judge = interval(&gains(self.m, self.beta, self.n, "judge"));
+        let truth = interval(&gains(self.m, self.beta, self.n, self.truth));
         Trend {
             id: "T-A1",
             statement: format!(
-                "test reward rises over the start by more than the spread over seeds (β = {}, N = {})",
+                "test (judge) reward rises over the start by more than the spread over seeds (β = {}, N = {})",
                 self.beta, self.n
             ),
-            verdict: verdict(rise.is_some(), rise.is_some_and(|i| i.low > 0.0)),
-            figures: format!("z-gain of {}: {}; of the judge: {}", self.truth, text(rise), text(judge)),
+            verdict: verdict(judge.is_some(), judge.is_some_and(|i| i.low > 0.0)),
+            figures: format!("z-gain of the judge: {}; of {}: {}", text(judge), self.truth, text(truth)),
         }
     }
 

@@ -1,0 +1,3 @@
+//! What a program sees that depends on the facade `rlhf` alone.
+
+mod facade;
