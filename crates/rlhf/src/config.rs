@@ -219,7 +219,9 @@ fn in_words(message: &str, value: &str) -> (String, String) {
     };
     let expected = expected.split(", found ").next().unwrap_or(expected);
     match before.strip_prefix("unknown field ") {
-        Some(name) => (expected.to_owned(), format!("the unknown field {}", name.trim_end_matches([',', ' ']))),
+        Some(name) => {
+            (expected.to_owned(), format!("the unknown field {}", name.trim_end_matches([',', ' '])))
+        }
         None => (expected.to_owned(), value.to_owned()),
     }
 }
@@ -293,7 +295,9 @@ mod tests {
         // The key of the section at fault, not the first of that name.
         let e = refused("base = \"superhf\"\n[sft]\nweight_decay = 0.1\n[superhf]\nweight_decay = -1.0\n");
         assert!(
-            e.ends_with("mine.toml:5: superhf.weight_decay: expected a finite number of at least 0, found -1.0"),
+            e.ends_with(
+                "mine.toml:5: superhf.weight_decay: expected a finite number of at least 0, found -1.0"
+            ),
             "{e}"
         );
     }

@@ -53,9 +53,9 @@ fn a_fake_reward_chooses_and_a_fake_oracle_judges() {
     let wins: Vec<f64> = oracle.prefer(&pairs).unwrap().iter().map(|p| p.get()).collect();
     assert_eq!(wins, [1.0, 0.5, 0.0, 1.0]);
 
-    // p̂ = ½, n = 4, z² = 3.8414588: ½ ± √(z²/16 + z⁴/64) / (1 + z²/4) = ½ ± 0.3499609.
+    // p̂ = ½, n = 4, z² = 3.8414588: ½ ± √(z²/16 + z⁴/64) / (1 + z²/4) = ½ ± 0.3499610.
     let interval = wilson(Tally { hits: 2, total: 4 }, LEVEL_95).unwrap();
-    let half = 0.349_960_9;
+    let half = 0.349_961_0;
     assert!((interval.low - (0.5 - half)).abs() < 1e-6, "{interval:?}");
     assert!((interval.high - (0.5 + half)).abs() < 1e-6, "{interval:?}");
 }

@@ -12,8 +12,9 @@ use rlhf_policy::hf::DecoderConfig;
 use rlhf_policy::weights::scratch;
 
 /// The CPU devices of this test binary.
+#[expect(deprecated, reason = "the deterministic reference device, deprecated upstream, still in Burn 0.22")]
 pub(crate) fn devices() -> Vec<Device> {
-    vec![Device::flex()]
+    vec![Device::flex(), Device::ndarray()]
 }
 
 /// Two layers, four query heads on two key–value heads, vocabulary 32.

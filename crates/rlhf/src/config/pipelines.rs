@@ -128,6 +128,8 @@ section!(
         num_key_value_heads: NonZeroUsize,
         /// Most positions.
         max_position_embeddings: NonZeroUsize,
+        /// Whether the output projection is the embedding.
+        tie_word_embeddings: bool,
         /// Standard deviation of scratch weights.
         initializer_range: Positive,
     }
@@ -153,6 +155,7 @@ impl PolicySection {
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
             "max_position_embeddings": self.max_position_embeddings,
+            "tie_word_embeddings": self.tie_word_embeddings,
             "initializer_range": self.initializer_range.get(),
             "eos_token_id": eos,
             "pad_token_id": pad,

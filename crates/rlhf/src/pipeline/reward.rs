@@ -44,7 +44,10 @@ pub fn run(config: &RewardPipeline, mut session: Session) -> Result<Outcome, Err
     let (pairs, notes) = comparisons(config)?;
     let mut rng = stream(config.seed, "reward/folds", 0, 0);
     let folds = folds(pairs.len(), config.data.folds.get(), &mut rng)
-        .map_err(|e| Error::config("config", "data.folds", "at most one fold a pair", e.to_string()))?;
+        .map_err(|_| {
+            let expected = format!("2 to {} (at most one a pair)", pairs.len());
+            Error::config("config", "data.folds", expected, config.data.folds.to_string())
+        })?;
     for kind in kinds(config.model.kind) {
         for (f, held_out) in folds.iter().enumerate() {
             let train: Vec<&Pair> =

@@ -43,6 +43,20 @@ fn names_keys_and_values() {
 }
 
 #[test]
+fn values_that_only_the_data_can_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &superhf("run", &["task.n_eval_prompts=1"])).fails(
+        2,
+        "config: task.n_eval_prompts: expected at least 2, since self-similarity compares answers to \
+         different prompts, found 1",
+    );
+    run(dir.path(), &superhf("run", &["policy.vocab_size=10"]))
+        .fails_with(1, &["vocab_size: expected at least 258 (256 bytes, 2 special tokens), found 10"]);
+    run(dir.path(), &superhf("run", &["policy.hidden_size=15"]))
+        .fails_with(1, &["hidden_size: expected a multiple of num_attention_heads = 2, found 15"]);
+}
+
+#[test]
 fn config_files() {
     let dir = tempfile::tempdir().unwrap();
     let mine = |text: &str| {
@@ -78,8 +92,8 @@ fn a_folder_that_holds_something() {
 #[test]
 fn a_run_that_never_made_a_step_is_gone_over() {
     let dir = tempfile::tempdir().unwrap();
-    let typo = superhf("run", &["task.name=files", "task.path=typo.jsonl"]);
-    run(dir.path(), &typo).fails(1, "opening typo.jsonl: No such file or directory (os error 2)");
+    let typo = superhf("run", &["task.name=ratings", "task.path=typo.tsv"]);
+    run(dir.path(), &typo).fails(1, "opening typo.tsv: No such file or directory (os error 2)");
     // The corrected command is another config: neither a resume nor a refusal would help.
     run(dir.path(), &superhf("run", &[])).ok();
     run(dir.path(), &superhf("run", &[])).fails_with(2, &["--out", "\"checkpoints\" in it"]);

@@ -147,5 +147,6 @@ fn a_reward_model_of_comparisons() {
 #[test]
 fn more_folds_than_comparisons() {
     let dir = folder();
-    run(dir.path(), &reward("run", &["data.folds=41"])).fails_with(2, &["config: data.folds: expected "]);
+    run(dir.path(), &reward("run", &["data.folds=41"]))
+        .fails(2, "config: data.folds: expected 2 to 40 (at most one a pair), found 41");
 }

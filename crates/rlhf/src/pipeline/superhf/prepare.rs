@@ -54,6 +54,11 @@ impl Setting {
     /// Data or a model folder that cannot be used, a prompt that leaves no room for its completion.
     pub fn prepare(config: &SuperhfPipeline, session: &Session) -> Result<Self, Error> {
         let data = task_data(&config.task, config.seed)?;
+        if data.eval_prompts.len() < 2 {
+            let expected = "at least 2, since self-similarity compares answers to different prompts";
+            let found = data.eval_prompts.len().to_string();
+            return Err(Error::config("config", "task.n_eval_prompts", expected, found));
+        }
         let folder = (!config.policy.path.is_empty()).then(|| Path::new(&config.policy.path));
         if folder.is_none() && data.sft.is_empty() {
             let expected = "records to train a policy from scratch on, or policy.path with a trained one";
