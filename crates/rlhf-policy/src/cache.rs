@@ -81,8 +81,7 @@ impl KvCache {
         assert!(longest <= self.capacity, "kv cache: {longest} positions, room for {}", self.capacity);
         assert!(prefill || t == 1, "kv cache: {t} tokens a row after the prefill, expected 1");
         let columns = longest.next_multiple_of(COLUMN_BLOCK).min(self.capacity);
-        let (cos, sin) =
-            if prefill { rope.tables(0, t, device) } else { rope.rows(&self.lengths, device) };
+        let (cos, sin) = if prefill { rope.tables(0, t, device) } else { rope.rows(&self.lengths, device) };
         Step { cos, sin, mask: self.mask(t, columns, prefill, device), columns, runs: self.runs() }
     }
 

@@ -37,11 +37,7 @@ impl Classifier {
     ///
     /// # Errors
     /// Whatever `source` answers for a tensor it cannot give.
-    pub fn build(
-        config: &DecoderConfig,
-        source: &mut Source<'_>,
-        device: &Device,
-    ) -> Result<Self, Error> {
+    pub fn build(config: &DecoderConfig, source: &mut Source<'_>, device: &Device) -> Result<Self, Error> {
         let model = Trunk::build(config, source, device)?;
         let weight = source("score.weight", &[1, config.hidden_size])?;
         let data = TensorData::new(weight, [config.hidden_size, 1]);

@@ -92,11 +92,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Whatever `source` answers for a tensor it cannot give, or a config this decoder lacks.
-    pub fn build(
-        config: &DecoderConfig,
-        source: &mut Source<'_>,
-        device: &Device,
-    ) -> Result<Self, Error> {
+    pub fn build(config: &DecoderConfig, source: &mut Source<'_>, device: &Device) -> Result<Self, Error> {
         let model = Trunk::build(config, source, device)?;
         let lm_head = if config.tie_word_embeddings {
             None
@@ -150,16 +146,10 @@ impl Trunk {
     ///
     /// # Errors
     /// Whatever `source` answers for a tensor it cannot give, or a rotary scaling unknown here.
-    pub fn build(
-        config: &DecoderConfig,
-        source: &mut Source<'_>,
-        device: &Device,
-    ) -> Result<Self, Error> {
+    pub fn build(config: &DecoderConfig, source: &mut Source<'_>, device: &Device) -> Result<Self, Error> {
         let (v, d) = (config.vocab_size, config.hidden_size);
         let weight = source("model.embed_tokens.weight", &[v, d])?;
-        let embed_tokens = Embedding {
-            weight: Param::from_data(TensorData::new(weight, [v, d]), device),
-        };
+        let embed_tokens = Embedding { weight: Param::from_data(TensorData::new(weight, [v, d]), device) };
         let layers = (0..config.num_hidden_layers)
             .map(|i| Block::build(&format!("model.layers.{i}"), config, source, device))
             .collect::<Result<_, _>>()?;

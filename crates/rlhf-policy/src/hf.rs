@@ -108,8 +108,8 @@ impl DecoderConfig {
     /// # Errors
     /// A missing or mistyped key, or a setting this decoder does not have.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let config: Self = serde_json::from_str(text)
-            .map_err(|e| Error::config("(file)", "a Llama config in JSON", e))?;
+        let config: Self =
+            serde_json::from_str(text).map_err(|e| Error::config("(file)", "a Llama config in JSON", e))?;
         config.checked()
     }
 
@@ -380,8 +380,10 @@ pub fn save(
 /// # Errors
 /// A tensor whose data do not fill its shape.
 pub fn serialize(parameters: &BTreeMap<String, HostTensor>) -> Result<Vec<u8>, Error> {
-    let bytes: Vec<(&String, &HostTensor, Vec<u8>)> =
-        parameters.iter().map(|(n, t)| (n, t, t.data.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
+    let bytes: Vec<(&String, &HostTensor, Vec<u8>)> = parameters
+        .iter()
+        .map(|(n, t)| (n, t, t.data.iter().flat_map(|x| x.to_le_bytes()).collect()))
+        .collect();
     let mut views = Vec::with_capacity(bytes.len());
     for (name, tensor, data) in &bytes {
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(|e| Error::Tensor {
@@ -453,21 +455,19 @@ mod tests {
         .expect("valid");
         let llama3 = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 32.0 };
         assert_eq!((five.rope_theta(), five.rope_scaling()), (5e5, llama3));
-        let four = DecoderConfig::parse(&text(
-            r#","rope_theta":1e6,"rope_scaling":{"type":"linear","factor":2}"#,
-        ))
-        .expect("valid");
+        let four =
+            DecoderConfig::parse(&text(r#","rope_theta":1e6,"rope_scaling":{"type":"linear","factor":2}"#))
+                .expect("valid");
         assert_eq!((four.rope_theta(), four.rope_scaling()), (1e6, RopeScaling::Linear { factor: 2.0 }));
     }
 
     #[test]
     fn what_the_decoder_lacks_is_named() {
         let error = |change: &str| DecoderConfig::parse(&text(change)).expect_err("refused").to_string();
-        assert_eq!(
-            error(r#","hidden_act":"gelu""#),
-            "config.json: hidden_act: expected silu, found gelu"
+        assert_eq!(error(r#","hidden_act":"gelu""#), "config.json: hidden_act: expected silu, found gelu");
+        assert!(
+            error(r#","num_key_value_heads":3"#).contains("a divisor of num_attention_heads = 2, found 3")
         );
-        assert!(error(r#","num_key_value_heads":3"#).contains("a divisor of num_attention_heads = 2, found 3"));
         assert!(error(r#","rope_scaling":{"rope_type":"yarn"}"#).contains("found yarn"));
         assert!(error(r#","rope_scaling":{"rope_type":"linear"}"#).contains("rope_parameters.factor"));
     }

@@ -38,13 +38,7 @@ impl AdamWConfig {
     /// PyTorch's defaults (betas 0.9 and 0.999, ε 1e-8) with `transformers`' clipping at 1.0 and
     /// no decay.
     pub fn torch() -> Self {
-        Self {
-            adam_beta1: 0.9,
-            adam_beta2: 0.999,
-            adam_epsilon: 1e-8,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
-        }
+        Self { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
     }
 }
 

@@ -53,10 +53,8 @@ impl Rope {
     }
 
     fn at(&self, positions: &[usize], shape: [usize; 4], device: &Device) -> (Tensor<4>, Tensor<4>) {
-        let angles: Vec<f32> = positions
-            .iter()
-            .flat_map(|&p| self.inverse.iter().map(move |f| p as f32 * f))
-            .collect();
+        let angles: Vec<f32> =
+            positions.iter().flat_map(|&p| self.inverse.iter().map(move |f| p as f32 * f)).collect();
         let table = |f: fn(f32) -> f32| {
             let data = TensorData::new(angles.iter().map(|a| f(*a)).collect::<Vec<_>>(), shape);
             Tensor::from_data(data, device)

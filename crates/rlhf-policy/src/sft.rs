@@ -15,12 +15,7 @@ use crate::optim::Grads;
 /// # Panics
 /// On a window that scores no token.
 #[track_caller]
-pub fn gradients(
-    policy: &Decoder,
-    window: &[&Sequence],
-    micro_batch: usize,
-    pad: u32,
-) -> (Grads, f64) {
+pub fn gradients(policy: &Decoder, window: &[&Sequence], micro_batch: usize, pad: u32) -> (Grads, f64) {
     let n_targets: usize = window.iter().map(|s| s.n_targets()).sum();
     assert!(n_targets > 0, "sft: no scored token in {} rows", window.len());
     let mut total = Grads::default();
@@ -42,12 +37,7 @@ pub fn token_losses(policy: &Decoder, batch: &Batch) -> Tensor<1> {
 
 /// Sum of the cross-entropies of all scored tokens and their number: `exp(sum / n)` is the
 /// perplexity. `policy` lives on the plain device.
-pub fn evaluate(
-    policy: &Decoder,
-    sequences: &[&Sequence],
-    batch_size: usize,
-    pad: u32,
-) -> (f64, usize) {
+pub fn evaluate(policy: &Decoder, sequences: &[&Sequence], batch_size: usize, pad: u32) -> (f64, usize) {
     let mut sum = 0.0;
     let mut n = 0;
     for rows in sequences.chunks(batch_size.max(1)) {

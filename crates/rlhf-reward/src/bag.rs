@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn the_file_gives_the_same_model() {
-        let model = BagOfWords::fit_ratings(&[("a b", 1.0), ("a c", 0.1)], BagConfig::default()).expect("fits");
+        let model =
+            BagOfWords::fit_ratings(&[("a b", 1.0), ("a c", 0.1)], BagConfig::default()).expect("fits");
         let text = serde_json::to_string(&model).expect("serialises");
         assert_eq!(serde_json::from_str::<BagOfWords>(&text).expect("reads"), model);
     }

@@ -1,7 +1,7 @@
 //! Splits of a data set, from the caller's random stream.
 
-use rand::seq::SliceRandom;
 use rand::Rng;
+use rand::seq::SliceRandom;
 
 use crate::error::Error;
 

@@ -268,12 +268,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
 
 impl Configured {
     fn overrides(&self) -> Overrides {
-        Overrides {
-            set: self.set.clone(),
-            smoke: self.smoke,
-            seed: self.seed,
-            device: self.device.clone(),
-        }
+        Overrides { set: self.set.clone(), smoke: self.smoke, seed: self.seed, device: self.device.clone() }
     }
 }
 
@@ -301,7 +296,9 @@ fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
         top_k: a.top_k,
         ..Sampling::plain()
     };
-    sampling.validate().map_err(|e| Error::config("command line", e.what, e.expected, e.found.to_string()))?;
+    sampling
+        .validate()
+        .map_err(|e| Error::config("command line", e.what, e.expected, e.found.to_string()))?;
     let prompts: Vec<String> = match (&a.prompt, &a.input) {
         (Some(prompt), _) => vec![prompt.clone()],
         (None, Some(path)) => {

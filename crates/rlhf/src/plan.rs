@@ -58,9 +58,8 @@ fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
     let rounds = (cells.len() * c.superhf.n_rounds.get()) as f64;
     let longest = c.sampling.max_completion_length.get() as f64;
     let per_prompt = c.superhf.prompts_per_round.get() as f64;
-    let samples: f64 = cells.iter().map(|x| x.n as f64).sum::<f64>()
-        * c.superhf.n_rounds.get() as f64
-        * per_prompt;
+    let samples: f64 =
+        cells.iter().map(|x| x.n as f64).sum::<f64>() * c.superhf.n_rounds.get() as f64 * per_prompt;
     let evaluations = (cells.len() * c.superhf.n_rounds.get().div_ceil(c.evaluation.eval_rounds.get())
         + c.sweep.seeds.get()) as f64;
     let best = c.evaluation.best_of_n.iter().map(|n| n.get()).max().unwrap_or(0) as f64;
@@ -81,9 +80,17 @@ fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
     Ok(vec![
         format!("task           {}", data.name),
         format!("policy         {parameters} parameters"),
-        format!("sft            {} steps, {sft:.0} tokens", steps(c.sft.num_train_epochs, data.sft.len(), c.sft.batch_size.get())),
+        format!(
+            "sft            {} steps, {sft:.0} tokens",
+            steps(c.sft.num_train_epochs, data.sft.len(), c.sft.batch_size.get())
+        ),
         format!("rewards        {rewards:.0} tokens"),
-        format!("superhf        {} runs of {} rounds, {samples:.0} samples, at most {:.0} tokens", cells.len(), c.superhf.n_rounds, samples * longest),
+        format!(
+            "superhf        {} runs of {} rounds, {samples:.0} samples, at most {:.0} tokens",
+            cells.len(),
+            c.superhf.n_rounds,
+            samples * longest
+        ),
         format!("evaluation     {evaluations:.0} times on {} prompts", data.eval_prompts.len()),
         format!("rates here     generate {generate:.0}, score {score:.0}, update {update:.0} tokens/s"),
         format!("memory         about {} MiB at most", memory >> 20),

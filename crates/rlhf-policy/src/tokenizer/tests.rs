@@ -30,19 +30,8 @@ fn next(state: &mut u64) -> u64 {
 
 /// Up to 40 pieces: any Unicode scalar, ASCII, or a troublesome string.
 fn text(state: &mut u64) -> String {
-    let pieces = [
-        "\r\n",
-        "\n\n",
-        "  ",
-        "\t",
-        "👩‍👩‍👧",
-        "🇨🇭",
-        "e\u{301}",
-        "\0",
-        "<|pad|>",
-        "<|endoftext|>",
-        "\u{feff}",
-    ];
+    let pieces =
+        ["\r\n", "\n\n", "  ", "\t", "👩‍👩‍👧", "🇨🇭", "e\u{301}", "\0", "<|pad|>", "<|endoftext|>", "\u{feff}"];
     let n = next(state) % 41;
     let mut out = String::new();
     for _ in 0..n {
@@ -63,10 +52,7 @@ fn every_text_comes_back_byte_for_byte() {
     for i in 0..2000 {
         let text = text(&mut state);
         let ids = t.encode(&text);
-        assert!(
-            ids.iter().all(|id| *id != t.eos() && *id != t.pad()),
-            "case {i}: a text ended a sequence"
-        );
+        assert!(ids.iter().all(|id| *id != t.eos() && *id != t.pad()), "case {i}: a text ended a sequence");
         assert_eq!(t.decode(&ids), text, "case {i}");
     }
 }
@@ -179,9 +165,7 @@ fn faults_are_named() {
     let message = |r: Result<Tokenizer, Error>| r.unwrap_err().to_string();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
-    assert!(
-        message(Tokenizer::load(dir.path())).starts_with(&at("tokenizer.json: reading the tokenizer: "))
-    );
+    assert!(message(Tokenizer::load(dir.path())).starts_with(&at("tokenizer.json: reading the tokenizer: ")));
 
     trained(300).save(dir.path()).unwrap();
     let eos = |text: &str| fs::write(dir.path().join("tokenizer_config.json"), text).unwrap();

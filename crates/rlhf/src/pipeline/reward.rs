@@ -43,11 +43,10 @@ const LAST: &str = "all";
 pub fn run(config: &RewardPipeline, mut session: Session) -> Result<Outcome, Error> {
     let (pairs, notes) = comparisons(config)?;
     let mut rng = stream(config.seed, "reward/folds", 0, 0);
-    let folds = folds(pairs.len(), config.data.folds.get(), &mut rng)
-        .map_err(|_| {
-            let expected = format!("2 to {} (at most one a pair)", pairs.len());
-            Error::config("config", "data.folds", expected, config.data.folds.to_string())
-        })?;
+    let folds = folds(pairs.len(), config.data.folds.get(), &mut rng).map_err(|_| {
+        let expected = format!("2 to {} (at most one a pair)", pairs.len());
+        Error::config("config", "data.folds", expected, config.data.folds.to_string())
+    })?;
     for kind in kinds(config.model.kind) {
         for (f, held_out) in folds.iter().enumerate() {
             let train: Vec<&Pair> =
@@ -93,11 +92,8 @@ pub(crate) fn comparisons(config: &RewardPipeline) -> Result<(Vec<Pair>, Vec<Str
         let first = loaded.first_skipped.unwrap_or_default();
         notes.push(format!("{} records at fault were left out, the first: {first}.", loaded.skipped));
     }
-    let pairs = loaded.records.into_iter().map(|p| Pair {
-        prompt: p.prompt,
-        chosen: p.chosen,
-        rejected: p.rejected,
-    });
+    let pairs =
+        loaded.records.into_iter().map(|p| Pair { prompt: p.prompt, chosen: p.chosen, rejected: p.rejected });
     Ok((pairs.collect(), notes))
 }
 
@@ -233,8 +229,7 @@ fn transformer(
     let model = fit(session, &plan, blank, &mut |model, _, rows| {
         pair_step(model, &rows.iter().map(|r| &pairs[*r]).collect::<Vec<_>>(), center, pad)
     })?;
-    let scorer =
-        Scorer::Transformer { model: Box::new(model.valid()), config: Box::new(decoder), eos, pad };
+    let scorer = Scorer::Transformer { model: Box::new(model.valid()), config: Box::new(decoder), eos, pad };
     Ok(Model::Transformer { scorer: Box::new(scorer), tokenizer: Box::new(tokenizer) })
 }
 

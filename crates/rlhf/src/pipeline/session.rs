@@ -114,9 +114,7 @@ impl Session {
             }
         }
         let n_optimizer_steps = self.position.n_optimizer_steps;
-        self.work = model
-            .zip(moments)
-            .map(|(model, moments)| Work { model, moments, n_optimizer_steps });
+        self.work = model.zip(moments).map(|(model, moments)| Work { model, moments, n_optimizer_steps });
         Ok(())
     }
 
@@ -220,7 +218,8 @@ impl Session {
             .map_err(|e| Error::Failed(format!("checkpoint: position: {e}")))?;
         let names: Vec<String> = self.finished.keys().map(|n| format!("finished/{n}")).collect();
         let mut sections = vec![Section { name: "position", bytes: &position }];
-        sections.extend(names.iter().zip(self.finished.values()).map(|(name, bytes)| Section { name, bytes }));
+        sections
+            .extend(names.iter().zip(self.finished.values()).map(|(name, bytes)| Section { name, bytes }));
         if let Some(work) = work {
             sections.push(Section { name: "work/model", bytes: &work.model });
             sections.push(Section { name: "work/moments", bytes: &work.moments });

@@ -201,8 +201,9 @@ fn plan_counts_what_a_run_does_and_writes_nothing() {
         line[name.len()..].trim().to_owned()
     };
     assert_eq!(value("task"), "restaurants");
-    // 320 · 16 each for embedding and head, 4 · 16² + 3 · 16 · 32 + 2 · 16 for the block, 16 for the norm.
-    assert_eq!(value("policy"), "12848 parameters");
+    // 320 · 16 for the embedding, which is the head too, 4 · 16² + 3 · 16 · 32 + 2 · 16 for the block, 16 for
+    // the last norm.
+    assert_eq!(value("policy"), "7728 parameters");
     assert!(value("sft").starts_with("10 steps, "), "{}", value("sft"));
     assert!(value("superhf").starts_with("2 runs of 4 rounds, 64 samples"), "{}", value("superhf"));
     for name in ["memory", "time", "rates here"] {

@@ -20,6 +20,7 @@ pub(crate) const TINY: &[&str] = &[
     "policy.num_hidden_layers=1",
     "policy.num_attention_heads=2",
     "policy.num_key_value_heads=2",
+    "policy.tie_word_embeddings=true",
     "sft.batch_size=16",
     "sft.micro_batch_size=8",
     "reward.batch_size=16",

@@ -52,7 +52,9 @@ impl Cell {
             }
         }
         let seeds = config.sweep.seeds.get() as u64;
-        (0..seeds).flat_map(|seed| kept.iter().map(move |(beta, n)| Self { beta: *beta, n: *n, seed })).collect()
+        (0..seeds)
+            .flat_map(|seed| kept.iter().map(move |(beta, n)| Self { beta: *beta, n: *n, seed }))
+            .collect()
     }
 
     /// The cell's name in `steps.jsonl`.
@@ -91,7 +93,11 @@ pub fn run(
     }
     let optim = config.adam.with(config.superhf.weight_decay, config.superhf.max_grad_norm);
     let (mut round, mut policy, mut optim) = resumed(session, &phase, start.policy.clone(), optim)?;
-    session.progress.begin(&format!("SuperHF β={} N={} seed {}", cell.beta, cell.n, cell.seed), "round", n_rounds);
+    session.progress.begin(
+        &format!("SuperHF β={} N={} seed {}", cell.beta, cell.n, cell.seed),
+        "round",
+        n_rounds,
+    );
     session.progress.skip(round);
     while round < n_rounds {
         policy = one_round(config, cell, setting, session, policy, &mut optim, round)?;
@@ -128,9 +134,7 @@ fn one_round(
     let chosen = prompts_of_round(config, setting, seed, round);
     let ids: Vec<Vec<u32>> = chosen.iter().map(|p| setting.train_prompts[*p].clone()).collect();
     let how = rollout_generation(config, setting, cell.n);
-    let random = |p: usize, s: usize| {
-        stream(seed, "rollout", round, (chosen[p] as u64) << 32 | s as u64)
-    };
+    let random = |p: usize, s: usize| stream(seed, "rollout", round, (chosen[p] as u64) << 32 | s as u64);
     let rollouts = generate(&policy.valid(), &ids, &how, &random, &session.plain)
         .map_err(|e| Error::Failed(format!("step {}: rollout: {e}", session.step() + 1)))?;
     times.insert("rollout".to_owned(), started.elapsed().as_secs_f64());

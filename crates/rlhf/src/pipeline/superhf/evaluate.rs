@@ -43,7 +43,8 @@ pub fn answer(config: &SuperhfPipeline, setting: &Setting, rollout: &Rollout) ->
     let drawn = if eos { &rollout.tokens[..rollout.tokens.len() - 1] } else { &rollout.tokens[..] };
     let raw = setting.tokenizer.decode(drawn);
     let trimmed = trim(config.superhf.trim, &raw);
-    let text = if trimmed.text.is_empty() { String::new() } else { format!(" {}", trimmed.text.trim_start()) };
+    let text =
+        if trimmed.text.is_empty() { String::new() } else { format!(" {}", trimmed.text.trim_start()) };
     let ids = if text == raw { drawn.to_vec() } else { setting.tokenizer.encode(&text) };
     Answer { prompt: rollout.prompt, text, ids, ended: eos || trimmed.cut }
 }
@@ -128,8 +129,7 @@ fn answers(
     n: usize,
 ) -> Result<Vec<Answer>, Error> {
     let e = &config.evaluation;
-    let sampling =
-        Sampling { temperature: e.temperature.get(), top_p: e.top_p.get(), ..Sampling::plain() };
+    let sampling = Sampling { temperature: e.temperature.get(), top_p: e.top_p.get(), ..Sampling::plain() };
     let how = generation(config, setting, sampling, n);
     let random = |p: usize, s: usize| stream(seed, "evaluation", p as u64, s as u64);
     let rollouts = generate(policy, &setting.eval_prompts, &how, &random, &session.plain)?;
@@ -181,10 +181,8 @@ fn measure_answers(
         }
     }
     let texts: Vec<&str> = answers.iter().map(|a| a.text.as_str()).collect();
-    let owned: Vec<Completion<'_>> = answers
-        .iter()
-        .map(|a| Completion { prompt: &prompts[a.prompt], text: &a.text })
-        .collect();
+    let owned: Vec<Completion<'_>> =
+        answers.iter().map(|a| Completion { prompt: &prompts[a.prompt], text: &a.text }).collect();
     let pairs = Pairs::Unordered(config.evaluation.similarity_pairs.get());
     let mut random = stream(seed, "similarity", 0, 0);
     let similarity = text::self_similarity(&owned, pairs, &mut random).map_err(failed)?;
@@ -236,8 +234,7 @@ fn sequence_kl(
     for rows in rollouts.chunks(KL_ROWS) {
         let rows: Vec<Sequence> =
             rows.iter().map(|r| Sequence::new(&setting.eval_prompts[r.prompt], &r.tokens)).collect();
-        let batch =
-            Batch::new(&rows.iter().collect::<Vec<_>>(), setting.tokenizer.pad(), 1, &session.plain);
+        let batch = Batch::new(&rows.iter().collect::<Vec<_>>(), setting.tokenizer.pad(), 1, &session.plain);
         let p = policy.logits_at(batch.tokens.clone(), batch.positions.clone());
         let p0 = setting.prior.logits_at(batch.tokens.clone(), batch.positions.clone());
         let sum = |x: burn::tensor::Tensor<1>| x.into_data().convert::<f64>().iter::<f64>().sum::<f64>();

@@ -12,11 +12,11 @@ use rlhf_policy::tokenizer::Tokenizer;
 
 use super::Start;
 use crate::config::{SuperhfPipeline, TaskName, TaskSection};
+use crate::data::{Given, Scale};
 use crate::error::Error;
 use crate::pipeline::fit::{FitPlan, Shown, fit};
 use crate::pipeline::models::{self, Scorer};
 use crate::pipeline::session::Session;
-use crate::data::{Given, Scale};
 use crate::task::files::{self, Files};
 use crate::task::ratings::{self, RatingsFile};
 use crate::task::{Sizes, TaskData, restaurants};
@@ -81,9 +81,8 @@ impl Setting {
                 (decoder, prior)
             }
         };
-        let room = decoder
-            .max_position_embeddings
-            .saturating_sub(config.sampling.max_completion_length.get());
+        let room =
+            decoder.max_position_embeddings.saturating_sub(config.sampling.max_completion_length.get());
         let encode = |texts: &[String], what: &str| encoded(&tokenizer, texts, what, room);
         let train_prompts = encode(&data.train_prompts, "training prompt")?;
         let eval_prompts = encode(&data.eval_prompts, "evaluation prompt")?;
@@ -162,11 +161,7 @@ pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Er
         TaskName::Ratings => {
             let file = RatingsFile {
                 path: Path::new(&section.path),
-                scale: Scale {
-                    min: section.rating_min,
-                    max: section.rating_max,
-                    given: Given::Ratings,
-                },
+                scale: Scale { min: section.rating_min, max: section.rating_max, given: Given::Ratings },
                 on_bad_record: section.on_bad_record,
                 prompt_words: section.prompt_words.get(),
             };
@@ -220,10 +215,7 @@ pub fn sft(config: &SuperhfPipeline, setting: &Setting, session: &mut Session) -
         let window: Vec<&Sequence> = rows.iter().map(|r| &sequences[*r]).collect();
         let (grads, loss) = sft::gradients(policy, &window, micro, pad);
         let n = window.iter().map(|s| s.n_targets()).sum::<usize>() as f64;
-        Shown {
-            grads,
-            values: BTreeMap::from([("loss".to_owned(), loss), ("num_tokens".to_owned(), n)]),
-        }
+        Shown { grads, values: BTreeMap::from([("loss".to_owned(), loss), ("num_tokens".to_owned(), n)]) }
     })?;
     // A task without references keeps the policy as it was loaded, and has no text to measure it on.
     if let Some([token, word]) = held_out_perplexity(setting, &policy.valid()) {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
+use rand::{Rng, RngExt};
 use rlhf_core::contract::{Candidate, RewardModel};
 use rlhf_core::loss::bradley_terry::BradleyTerryConfig;
-use rand::{Rng, RngExt};
 use rlhf_core::loss::regression::regression;
 use rlhf_core::rng::stream;
 use rlhf_eval::stats;
@@ -83,15 +83,12 @@ fn one(
     };
     if done.is_none() {
         let mut scorer = scorer.clone();
-        let figures = measure(setting, &mut scorer).map_err(|e| {
-            Error::Failed(format!("step {}: {role} on held-out texts: {e}", session.step()))
-        })?;
+        let figures = measure(setting, &mut scorer)
+            .map_err(|e| Error::Failed(format!("step {}: {role} on held-out texts: {e}", session.step())))?;
         session.progress.say(&format!("{role} reward: {}", figures.sentence()));
         session.put(&format!("reward/{role}"), &figures)?;
         let bytes = match &scorer {
-            Scorer::Bag(bag) => {
-                serde_json::to_vec(bag).map_err(|e| Error::Failed(format!("{role}: {e}")))?
-            }
+            Scorer::Bag(bag) => serde_json::to_vec(bag).map_err(|e| Error::Failed(format!("{role}: {e}")))?,
             Scorer::Transformer { model, .. } => models::bytes_of(model.as_ref())?,
             Scorer::Gold(_) => Vec::new(),
         };
@@ -146,7 +143,11 @@ fn transformer(
     };
     let seed = config.seed;
     let drop = |ids: &[u32], step: u64, index: usize| {
-        thinned(ids, c.token_dropout.get(), &mut stream(seed, &format!("reward/{role}/dropout"), step, index as u64))
+        thinned(
+            ids,
+            c.token_dropout.get(),
+            &mut stream(seed, &format!("reward/{role}/dropout"), step, index as u64),
+        )
     };
     if rated.is_empty() {
         let center = BradleyTerryConfig { center_rewards_coefficient: c.center_rewards_coefficient };
@@ -219,7 +220,8 @@ fn measure(setting: &Setting, scorer: &mut Scorer) -> Result<RewardFigures, Erro
     let mut figures = RewardFigures::default();
     let pairs = &setting.data.heldout_preferences;
     if !pairs.is_empty() {
-        let chosen: Vec<(&str, &str)> = pairs.iter().map(|p| (p.prompt.as_str(), p.chosen.as_str())).collect();
+        let chosen: Vec<(&str, &str)> =
+            pairs.iter().map(|p| (p.prompt.as_str(), p.chosen.as_str())).collect();
         let rejected: Vec<(&str, &str)> =
             pairs.iter().map(|p| (p.prompt.as_str(), p.rejected.as_str())).collect();
         let a = score_texts(setting, scorer, &chosen)?;

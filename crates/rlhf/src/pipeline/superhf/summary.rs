@@ -1,6 +1,8 @@
 //! The end of the run: the model folders, the report page, the table on the terminal.
 
-use rlhf_eval::report::{self, Cell as Field, Plot, Point, Report, Sample, Samples, Section, Series, Style, Table};
+use rlhf_eval::report::{
+    self, Cell as Field, Plot, Point, Report, Sample, Samples, Section, Series, Style, Table,
+};
 use rlhf_eval::stats::{self, Interval};
 use serde::{Deserialize, Serialize};
 
@@ -182,8 +184,7 @@ fn save_models(config: &SuperhfPipeline, setting: &Setting, session: &Session) -
     let Some(main) = Cell::all(config).into_iter().next() else { return Ok(()) };
     let bytes = session.finished(&main.phase()).unwrap_or_default();
     let policy = models::filled(setting.prior.clone(), bytes)?;
-    let language =
-        Language { config: setting.decoder.clone(), tokenizer: setting.tokenizer.clone(), policy };
+    let language = Language { config: setting.decoder.clone(), tokenizer: setting.tokenizer.clone(), policy };
     language.save(&session.paths().model())?;
     let start = Language { policy: setting.prior.clone(), ..language };
     start.save(&session.paths().root().join("sft"))?;
@@ -309,11 +310,8 @@ fn against_settings(config: &SuperhfPipeline, measured: &Measured) -> Section {
     let (main_beta, main_n) = (config.superhf.beta.get(), config.superhf.num_generations.get());
     let with_beta: Vec<(f64, usize)> =
         measured.variants().into_iter().filter(|(_, n)| *n == main_n).collect();
-    let with_n: Vec<(f64, usize)> = measured
-        .variants()
-        .into_iter()
-        .filter(|(b, _)| b.to_bits() == main_beta.to_bits())
-        .collect();
+    let with_n: Vec<(f64, usize)> =
+        measured.variants().into_iter().filter(|(b, _)| b.to_bits() == main_beta.to_bits()).collect();
     let mut similarity =
         Plot::new("Self-similarity against β", "β", "METEOR self-similarity").with(Series::finite(
             "after the last round",
@@ -382,10 +380,7 @@ fn samples(config: &SuperhfPipeline, measured: &Measured) -> Section {
             sample.map_or_else(String::new, |s| s[1].clone())
         });
         let answers = std::iter::once(text).chain(after);
-        Sample {
-            prompt,
-            answers: answers.map(|text| report::Answer { text, note: String::new() }).collect(),
-        }
+        Sample { prompt, answers: answers.map(|text| report::Answer { text, note: String::new() }).collect() }
     });
     section.push(Samples {
         caption: format!("Seed 0, N = {main_n}, temperature {}.", config.evaluation.temperature.get()),

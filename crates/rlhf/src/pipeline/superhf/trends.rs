@@ -230,9 +230,8 @@ impl View<'_> {
             })
             .collect();
         let known = steps.len() > 1 && steps.iter().all(|(_, i)| i.is_some());
-        let falls = steps.windows(2).all(|w| {
-            w[0].1.zip(w[1].1).is_some_and(|(a, b)| b.estimate < a.estimate)
-        });
+        let falls =
+            steps.windows(2).all(|w| w[0].1.zip(w[1].1).is_some_and(|(a, b)| b.estimate < a.estimate));
         let shown: Vec<String> = steps.iter().map(|(name, i)| format!("{name}: {}", text(*i))).collect();
         Trend {
             id: "T-A7",
