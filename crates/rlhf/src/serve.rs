@@ -130,7 +130,7 @@ pub fn completions(
     let Language { config, tokenizer, policy } = Language::load(model, device)?;
     let ids = prompt_rows(prompts, options, &config, &tokenizer)?;
     let how = Generation {
-        sampling: options.sampling.clone(),
+        sampling: options.sampling,
         max_completion_length: options.max_new_tokens,
         num_generations: options.num_return_sequences,
         eos_token_ids: vec![tokenizer.eos()],

@@ -12,6 +12,7 @@ use rlhf_policy::trim::Trim;
 use serde::{Deserialize, Serialize};
 
 use crate::data::OnBadRecord;
+use crate::error::Error;
 
 /// What `rlhf run` can run.
 #[derive(Debug, Clone)]
@@ -140,12 +141,7 @@ impl PolicySection {
     ///
     /// # Errors
     /// Sizes that do not fit each other.
-    pub fn decoder(
-        &self,
-        vocab_size: usize,
-        eos: u32,
-        pad: u32,
-    ) -> Result<DecoderConfig, rlhf_policy::error::Error> {
+    pub fn decoder(&self, vocab_size: usize, eos: u32, pad: u32) -> Result<DecoderConfig, Error> {
         let json = serde_json::json!({
             "model_type": "llama",
             "vocab_size": vocab_size,
@@ -160,7 +156,12 @@ impl PolicySection {
             "eos_token_id": eos,
             "pad_token_id": pad,
         });
-        DecoderConfig::parse(&json.to_string())
+        DecoderConfig::parse(&json.to_string()).map_err(|e| match e {
+            rlhf_policy::error::Error::Config { field, expected, found } => {
+                Error::config("config", format!("policy.{field}"), expected, found)
+            }
+            other => other.into(),
+        })
     }
 }
 

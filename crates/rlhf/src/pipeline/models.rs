@@ -1,5 +1,6 @@
 //! Policies and reward models as the pipelines use them: made, loaded, asked on text.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
@@ -192,8 +193,16 @@ impl RewardModel for Scorer {
     }
 }
 
-/// The parameters of a module on the host: a convenience for saving.
+/// The parameters of a module as safetensors bytes.
+///
+/// # Errors
+/// A weight that is not finite: nothing that is kept or saved may be spoilt.
 pub fn bytes_of<M: Module>(module: &M) -> Result<Vec<u8>, Error> {
-    let all: std::collections::BTreeMap<String, HostTensor> = parameters(module);
+    let all: BTreeMap<String, HostTensor> = parameters(module);
+    for (name, tensor) in &all {
+        if let Some(value) = tensor.data.iter().find(|x| !x.is_finite()) {
+            return Err(Error::Failed(format!("weight {name}: expected finite numbers, found {value}")));
+        }
+    }
     Ok(hf::serialize(&all)?)
 }

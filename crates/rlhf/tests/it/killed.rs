@@ -131,12 +131,15 @@ fn at_random_instants_once_or_twice() {
     tally.show("random");
 }
 
+/// A place in a run, and how its folder shows that it was reached.
+type Place<'a> = (&'a str, &'a dyn Fn(&Path) -> bool);
+
 #[test]
 fn in_every_phase() {
     let dir = tempfile::tempdir().unwrap();
     let (length, expected) = unharmed(dir.path(), &superhf("whole", &[]));
     let in_phase = |name: &'static str| move |out: &Path| phase(out).is_some_and(|p| p.starts_with(name));
-    let places: &[(&str, &dyn Fn(&Path) -> bool)] = &[
+    let places: &[Place<'_>] = &[
         ("config.toml", &|out| out.join("config.toml").exists()),
         ("sft", &in_phase("sft")),
         ("proxy", &in_phase("reward/proxy")),

@@ -78,7 +78,7 @@ impl Cell {
 ///
 /// # Errors
 /// A step-0 check that fails, a number that is not finite, the disk, an interrupt after saving.
-pub fn run(
+pub(super) fn run(
     config: &SuperhfPipeline,
     cell: &Cell,
     setting: &mut Setting,
@@ -104,7 +104,7 @@ pub fn run(
         round += 1;
         session.progress.advance(1);
         let stop = session.asked_to_stop();
-        let due = round % config.checkpoint.save_rounds.get() as u64 == 0;
+        let due = round.is_multiple_of(config.checkpoint.save_rounds.get() as u64);
         if round < n_rounds && (stop || due) {
             session.save(&phase, round, &work(&policy, &optim)?)?;
         }
@@ -159,7 +159,7 @@ fn one_round(
     times.insert("update".to_owned(), started.elapsed().as_secs_f64());
     // evaluation
     let done = round + 1;
-    if done % config.evaluation.eval_rounds.get() as u64 == 0 || done == total {
+    if done.is_multiple_of(config.evaluation.eval_rounds.get() as u64) || done == total {
         let started = Instant::now();
         let shown = evaluate(config, setting, session, &policy.valid(), seed, done)?;
         for (key, value) in &shown.figures.values {
@@ -319,8 +319,7 @@ fn step_zero(
         ("|π / p₀ − 1|, the policy against the prior", ratio),
         ("|Δ log π|, the rollout against the trainer", worst(&recorded, &trained)),
     ];
-    // `NaN > x` is false, so the comparison is turned round.
-    match checks.iter().find(|(_, x)| !(*x <= STEP_ZERO)) {
+    match checks.iter().find(|(_, x)| x.is_nan() || *x > STEP_ZERO) {
         Some((what, x)) => {
             Err(Error::Failed(format!("step 0: {what}: expected at most {STEP_ZERO}, found {x}")))
         }

@@ -26,19 +26,19 @@ const KL_ROWS: usize = 32;
 
 /// A completion ready to be scored: trimmed text that begins with one space, and its tokens.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// Index of the prompt.
-    pub prompt: usize,
+    pub(super) prompt: usize,
     /// `" " + trimmed text`, or nothing.
-    pub text: String,
+    pub(super) text: String,
     /// Its tokens, without the end token.
-    pub ids: Vec<u32>,
+    pub(super) ids: Vec<u32>,
     /// Whether the model stopped by itself or was cut at a turn: the end token belongs there.
-    pub ended: bool,
+    pub(super) ended: bool,
 }
 
 /// Trims a rollout; the drawn tokens are kept where the text was not changed.
-pub fn answer(config: &SuperhfPipeline, setting: &Setting, rollout: &Rollout) -> Answer {
+pub(super) fn answer(config: &SuperhfPipeline, setting: &Setting, rollout: &Rollout) -> Answer {
     let eos = rollout.finish == Finish::Eos;
     let drawn = if eos { &rollout.tokens[..rollout.tokens.len() - 1] } else { &rollout.tokens[..] };
     let raw = setting.tokenizer.decode(drawn);
@@ -53,7 +53,7 @@ pub fn answer(config: &SuperhfPipeline, setting: &Setting, rollout: &Rollout) ->
 ///
 /// # Errors
 /// A score that is not finite.
-pub fn score(
+pub(super) fn score(
     scorer: &mut Scorer,
     prompts: &[String],
     prompt_ids: &[Vec<u32>],
@@ -107,7 +107,7 @@ fn generation(config: &SuperhfPipeline, setting: &Setting, sampling: Sampling, n
 }
 
 /// How rollouts are drawn.
-pub fn rollout_generation(config: &SuperhfPipeline, setting: &Setting, n: usize) -> Generation {
+pub(super) fn rollout_generation(config: &SuperhfPipeline, setting: &Setting, n: usize) -> Generation {
     let s = &config.sampling;
     let sampling = Sampling {
         temperature: s.temperature.get(),
@@ -140,7 +140,7 @@ fn answers(
 ///
 /// # Errors
 /// A figure that is not finite.
-pub fn evaluate(
+pub(super) fn evaluate(
     config: &SuperhfPipeline,
     setting: &mut Setting,
     session: &Session,
@@ -253,7 +253,7 @@ fn sequence_kl(
 ///
 /// # Errors
 /// A figure that is not finite, the disk, an interrupt.
-pub fn baselines(
+pub(super) fn baselines(
     config: &SuperhfPipeline,
     setting: &mut Setting,
     session: &mut Session,
@@ -264,6 +264,10 @@ pub fn baselines(
     let prior = setting.prior.clone();
     let mut all = Vec::new();
     for s in 0..config.sweep.seeds.get() as u64 {
+        if session.asked_to_stop() {
+            // The last phase is saved; these measurements are made again.
+            return Err(session.stopped());
+        }
         let seed = config.seed.wrapping_add(s);
         let start = evaluate(config, setting, session, &prior, seed, 0)?;
         session.put(&format!("start/{s}"), &start)?;

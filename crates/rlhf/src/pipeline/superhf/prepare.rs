@@ -189,7 +189,11 @@ pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Er
 ///
 /// # Errors
 /// Whatever stops the phase.
-pub fn sft(config: &SuperhfPipeline, setting: &Setting, session: &mut Session) -> Result<Start, Error> {
+pub(super) fn sft(
+    config: &SuperhfPipeline,
+    setting: &Setting,
+    session: &mut Session,
+) -> Result<Start, Error> {
     let untrained = on_device(setting, session)?;
     if let Some(bytes) = session.finished("sft") {
         return Ok(Start { policy: models::filled(untrained, bytes)? });

@@ -29,7 +29,7 @@ use crate::task::{Pair, Rated};
 ///
 /// # Errors
 /// Whatever stops a phase.
-pub fn train(
+pub(super) fn train(
     config: &SuperhfPipeline,
     setting: &mut Setting,
     start: &Start,
@@ -226,6 +226,7 @@ fn measure(setting: &Setting, scorer: &mut Scorer) -> Result<RewardFigures, Erro
             pairs.iter().map(|p| (p.prompt.as_str(), p.rejected.as_str())).collect();
         let a = score_texts(setting, scorer, &chosen)?;
         let b = score_texts(setting, scorer, &rejected)?;
+        differing(&a, &b)?;
         let failed = |e: rlhf_eval::error::EvalError| Error::Failed(e.to_string());
         let right = stats::pairwise_accuracy(&a, &b).map_err(failed)?;
         figures.accuracy = Some(stats::wilson(right, stats::LEVEL_95).map_err(failed)?);
@@ -235,11 +236,27 @@ fn measure(setting: &Setting, scorer: &mut Scorer) -> Result<RewardFigures, Erro
     if !rated.is_empty() {
         let texts: Vec<(&str, &str)> = rated.iter().map(|r| ("", r.text.as_str())).collect();
         let scores = score_texts(setting, scorer, &texts)?;
+        differing(&scores, &[])?;
         let means: Vec<f64> = rated.iter().map(|r| r.mean).collect();
         figures.correlation = stats::pearson(&scores, &means).ok();
         figures.n_rated = rated.len();
     }
     Ok(figures)
+}
+
+/// A reward that is the same for every text chooses nothing: its training diverged or its data say
+/// nothing.
+fn differing(a: &[f64], b: &[f64]) -> Result<(), Error> {
+    let mut all = a.iter().chain(b).map(|x| x.to_bits());
+    let first = all.next();
+    match first {
+        Some(bits) if a.len() + b.len() > 1 && all.all(|x| x == bits) => Err(Error::Failed(format!(
+            "reward model: expected scores that differ between {} held-out texts, found {} for all",
+            a.len() + b.len(),
+            f64::from_bits(bits)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn score_texts(setting: &Setting, scorer: &mut Scorer, texts: &[(&str, &str)]) -> Result<Vec<f64>, Error> {

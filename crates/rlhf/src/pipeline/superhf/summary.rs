@@ -159,7 +159,7 @@ const TEXTS: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// The disk, or a figure that cannot be drawn.
-pub fn write(config: &SuperhfPipeline, setting: &Setting, session: Session) -> Result<Outcome, Error> {
+pub(super) fn write(config: &SuperhfPipeline, setting: &Setting, session: Session) -> Result<Outcome, Error> {
     let measured = Measured::read(config, &session)?;
     save_models(config, setting, &session)?;
     let report = report(config, setting, &session, &measured)?;
