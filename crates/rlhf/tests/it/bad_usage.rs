@@ -52,8 +52,10 @@ fn values_that_only_the_data_can_refuse() {
     );
     run(dir.path(), &superhf("run", &["policy.vocab_size=10"]))
         .fails_with(1, &["vocab_size: expected at least 258 (256 bytes, 2 special tokens), found 10"]);
-    run(dir.path(), &superhf("run", &["policy.hidden_size=15"]))
-        .fails_with(1, &["hidden_size: expected a multiple of num_attention_heads = 2, found 15"]);
+    run(dir.path(), &superhf("run", &["policy.hidden_size=15"])).fails_with(
+        2,
+        &["config: policy.hidden_size: expected a multiple of num_attention_heads = 2, found 15"],
+    );
 }
 
 #[test]
