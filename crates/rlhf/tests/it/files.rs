@@ -41,7 +41,7 @@ const FILES: [&str; 4] = [
 fn superhf_on_three_files() {
     let dir = folder();
     let done = run(dir.path(), &superhf("run", &FILES)).ok();
-    assert!(done.stdout.contains("start (SFT)") && done.stdout.contains("SuperHF β=0.35 N=4"), "{done:?}");
+    assert!(done.stdout.contains("start (SFT)") && done.stdout.contains("SuperHF β=0.7 N=4"), "{done:?}");
     let steps = fs::read_to_string(dir.path().join("run/steps.jsonl")).unwrap();
     // 40 references less those of 6 evaluation prompts is 34, of which ⌈3.4⌉ = 4 are held out: 30 rows
     // are 2 steps an epoch. 34 comparisons less 4 held out are 15 for each reward model: 1 step.

@@ -31,7 +31,7 @@ fn wait(child: Child) -> Done {
 fn stopped(dir: &Path, out: &str) -> Vec<String> {
     // Long enough that the signal comes before the end.
     let args = superhf(out, &["superhf.n_rounds=12"]);
-    let child = in_phase(dir, &args, out, "superhf/beta=0.35");
+    let child = in_phase(dir, &args, out, "superhf/beta=0.7");
     assert!(signal(&child, "INT").success());
     wait(child).fails_with(130, &["interrupted at step "]);
     args
@@ -52,7 +52,7 @@ fn one_signal_saves_and_a_resume_ends_in_the_same_bytes() {
     run(dir.path(), &superhf("whole", &set)).ok();
     let expected = contents(&dir.path().join("whole"));
     for (i, (name, at)) in
-        [("INT", "sft"), ("TERM", "reward/proxy"), ("INT", "superhf/beta=0.35")].into_iter().enumerate()
+        [("INT", "sft"), ("TERM", "reward/proxy"), ("INT", "superhf/beta=0.7")].into_iter().enumerate()
     {
         let out = format!("run{i}");
         let args = superhf(&out, &set);
@@ -123,7 +123,7 @@ fn resumes_that_are_refused() {
     let before = contents(&dir.path().join("run"));
     let other = superhf("run", &["superhf.n_rounds=12", "superhf.beta=0.5"]);
     run(dir.path(), &resumed(&other))
-        .fails_with(2, &["run/config.toml: superhf.beta: expected 0.35 as in", "found 0.5"]);
+        .fails_with(2, &["run/config.toml: superhf.beta: expected 0.7 as in", "found 0.5"]);
     assert_same(&before, &dir.path().join("run"), "a refused resume");
     let first = in_phase(dir.path(), &superhf("busy", &["superhf.n_rounds=200"]), "busy", "sft");
     let second = run(dir.path(), &resumed(&superhf("busy", &["superhf.n_rounds=200"])));

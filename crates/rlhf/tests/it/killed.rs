@@ -144,7 +144,7 @@ fn in_every_phase() {
         ("sft", &in_phase("sft")),
         ("proxy", &in_phase("reward/proxy")),
         ("judge, baselines", &in_phase("reward/judge")),
-        ("rounds", &in_phase("superhf/beta=0.35")),
+        ("rounds", &in_phase("superhf/beta=0.7")),
         ("second cell", &in_phase("superhf/beta=0/")),
         ("models", &|out| out.join("model").exists()),
         ("report", &|out| out.join("report.json").exists()),

@@ -310,19 +310,59 @@ fn step_zero(
         let batch = Batch::new(&rows, setting.tokenizer.pad(), 1, &model.device());
         token_losses(model, &batch).into_data().convert::<f64>().iter::<f64>().map(|x| -x).collect()
     };
-    let (trained, prior) = (logps(policy), logps(&setting.prior));
     let recorded: Vec<f64> = checked.iter().flat_map(|r| r.policy_logp.iter().copied()).collect();
-    let worst = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
-    let ratio = trained.iter().zip(&prior).map(|(x, y)| ((x - y).exp() - 1.0).abs()).fold(0.0, f64::max);
+    agree(&logps(policy), &logps(&setting.prior), &recorded)
+}
+
+/// The three comparisons of [`step_zero`] on log-probabilities of the same tokens.
+fn agree(trained: &[f64], prior: &[f64], recorded: &[f64]) -> Result<(), Error> {
+    if trained.len() != prior.len() || trained.len() != recorded.len() {
+        let found = format!("{}, {} and {}", trained.len(), prior.len(), recorded.len());
+        return Err(Error::Failed(format!("step 0: expected as many tokens three times, found {found}")));
+    }
+    let worst = |a: &[f64], b: &[f64], f: fn(f64) -> f64| {
+        // `f64::max` passes over NaN; here one that came stays, since nothing is above it.
+        a.iter().zip(b).map(|(x, y)| f(x - y)).fold(0.0, |m: f64, x| if x > m || x.is_nan() { x } else { m })
+    };
     let checks = [
-        ("|log π − log p₀|, the policy against the prior", worst(&trained, &prior)),
-        ("|π / p₀ − 1|, the policy against the prior", ratio),
-        ("|Δ log π|, the rollout against the trainer", worst(&recorded, &trained)),
+        ("|log π − log p₀|, the policy against the prior", worst(trained, prior, f64::abs)),
+        ("|π / p₀ − 1|, the policy against the prior", worst(trained, prior, |d| (d.exp() - 1.0).abs())),
+        ("|Δ log π|, the rollout against the trainer", worst(recorded, trained, f64::abs)),
     ];
     match checks.iter().find(|(_, x)| x.is_nan() || *x > STEP_ZERO) {
         Some((what, x)) => {
             Err(Error::Failed(format!("step 0: {what}: expected at most {STEP_ZERO}, found {x}")))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(trained: &[f64], prior: &[f64], recorded: &[f64]) -> String {
+        agree(trained, prior, recorded).map_or_else(|e| e.to_string(), |()| "agree".to_owned())
+    }
+
+    #[test]
+    fn step_zero_names_what_parts_and_by_how_much() {
+        let logp = [-0.5, -2.0];
+        assert_eq!(message(&logp, &logp, &logp), "agree");
+        assert_eq!(message(&logp, &[-0.5, -2.0005], &[-0.5005, -2.0]), "agree");
+        assert_eq!(
+            message(&logp, &[-0.5, -2.25], &logp),
+            "step 0: |log π − log p₀|, the policy against the prior: expected at most 0.001, found 0.25"
+        );
+        assert_eq!(
+            message(&logp, &logp, &[-0.5, -1.75]),
+            "step 0: |Δ log π|, the rollout against the trainer: expected at most 0.001, found 0.25"
+        );
+        assert!(message(&logp, &logp, &[f64::NAN, -2.0]).ends_with("found NaN"));
+        assert!(message(&[f64::NAN, 0.0], &logp, &logp).ends_with("found NaN"));
+        assert_eq!(
+            message(&logp, &logp, &[-0.5]),
+            "step 0: expected as many tokens three times, found 2, 2 and 1"
+        );
     }
 }

@@ -147,8 +147,7 @@ const REWARDS: [(&str, &str); 5] = [
 ];
 
 /// Columns of the table of texts.
-const TEXTS: [(&str, &str); 5] = [
-    ("distinct-1", "distinct_1"),
+const TEXTS: [(&str, &str); 4] = [
     ("distinct-2", "distinct_2"),
     ("tokens", "completions/mean_length"),
     ("share ended", "completions/ended"),
@@ -225,7 +224,8 @@ fn report(
 fn result(measured: &Measured) -> Section {
     let mut section = Section::new("Result");
     let caption = "After the last round, on the evaluation prompts: mean and 95 % interval over seeds \
-                   (Student t). Rewards are on each model's own scale.";
+                   (Student t). Rewards are on each model's own scale; \
+                   best of N picks at inference, β and N are SuperHF's.";
     section.push(result_table(measured, caption, &REWARDS));
     section.push(result_table(measured, "The same completions as texts.", &TEXTS));
     section
@@ -246,10 +246,10 @@ fn result_table(measured: &Measured, caption: &str, columns: &[(&str, &str)]) ->
     ns.sort_unstable();
     ns.dedup();
     for n in ns {
-        add(format!("best of {n} at inference"), &|key| measured.baseline(n, key));
+        add(format!("best of {n}"), &|key| measured.baseline(n, key));
     }
     for (beta, n) in measured.variants() {
-        add(format!("SuperHF β = {beta}, N = {n}"), &|key| measured.values(beta, n, None, key));
+        add(format!("β = {beta}, N = {n}"), &|key| measured.values(beta, n, None, key));
     }
     table
 }

@@ -95,7 +95,11 @@ impl View<'_> {
                 self.beta, self.n
             ),
             verdict: verdict(judge.is_some(), judge.is_some_and(|i| i.low > 0.0)),
-            figures: format!("z-gain of the judge: {}; of {}: {}", text(judge), self.truth, text(truth)),
+            figures: if self.truth == "judge" {
+                format!("z-gain of the judge: {}", text(judge))
+            } else {
+                format!("z-gain of the judge: {}; of {}: {}", text(judge), self.truth, text(truth))
+            },
         }
     }
 
