@@ -27,11 +27,11 @@ enum Command {
     Run(Run),
     /// Prints steps, tokens, memory and an estimate of time; runs nothing
     Plan(Configured),
-    /// Logits of a model folder for token rows (JSON in, JSON out)
+    /// Logits of a model folder: {"input_ids":[[…]],"attention_mask":[[…]]} in, {"logits":[[[…]]]} out
     Logits(Ask),
     /// Completions of a model folder (JSONL out)
     Generate(Generate),
-    /// Scores of a reward model folder (JSONL in, JSONL out)
+    /// Scores of a reward folder: lines {"text"}, {"input_ids"} or {"prompt","completion"} in, {"reward"} out
     Score(Ask),
     /// Runs golden files through the losses
     Golden(Golden),
@@ -76,7 +76,7 @@ struct Run {
     /// The run folder; runs/NAME by default
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Goes on with the run in the folder
+    /// Goes on with the run in the folder, with its own config.toml where no other flag is given
     #[arg(long)]
     resume: bool,
 }
@@ -112,10 +112,10 @@ struct Generate {
     #[arg(long)]
     greedy: bool,
     /// Divides the logits
-    #[arg(long, default_value_t = 1.0, conflicts_with = "greedy")]
+    #[arg(long, default_value_t = 1.0, conflicts_with = "greedy", allow_negative_numbers = true)]
     temperature: f64,
     /// Nucleus
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f64,
     /// 0 for off
     #[arg(long, default_value_t = 0)]
@@ -176,7 +176,7 @@ struct Report {
     /// Run folders
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Where the page goes; the first run's report.html by default
+    /// Where the page goes; by default report.html of a single run, comparison.html of several
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -234,12 +234,18 @@ fn parse_on_bad(text: &str) -> Result<OnBadRecord, String> {
 /// Parses, runs, and turns an error into its exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    let takes_bad_records = matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Data(_));
     match dispatch(cli.command, &mut io::stdout().lock()) {
         Ok(code) => code,
         // A reader that went away, as `head` does, is no failure.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e}");
+            if let (Error::Record { line, .. }, true) = (&e, takes_bad_records)
+                && *line > 0
+            {
+                eprintln!("hint: on_bad_record = \"skip\" leaves such records out and counts them");
+            }
             ExitCode::from(e.exit_code())
         }
     }
@@ -280,11 +286,23 @@ fn say(out: &mut dyn Write, lines: &[String]) -> Result<(), Error> {
 }
 
 fn run(a: &Run, out: &mut dyn Write) -> Result<(), Error> {
-    let effective = config::load(&a.configured.config, &a.configured.overrides())?;
+    let overrides = a.configured.overrides();
     let folder = a.out.clone().unwrap_or_else(|| {
-        let stem = Path::new(&a.configured.config).file_stem().unwrap_or_default();
-        PathBuf::from("runs").join(stem)
+        let stem = Path::new(&a.configured.config).file_stem().unwrap_or_default().to_string_lossy();
+        PathBuf::from("runs").join(if a.configured.smoke {
+            format!("{stem}-smoke")
+        } else {
+            stem.into_owned()
+        })
     });
+    let saved = folder.join("config.toml");
+    // What was in force goes on, unless the command line says it again.
+    let effective = match saved.to_str() {
+        Some(saved_path) if a.resume && overrides.is_empty() && saved.exists() => {
+            config::load(saved_path, &overrides)?
+        }
+        _ => config::load(&a.configured.config, &overrides)?,
+    };
     let start = if a.resume { Start::Resume } else { Start::Fresh };
     say(out, &pipeline::run(&effective, &folder, start)?.summary)
 }
@@ -345,19 +363,31 @@ fn run_inspect(a: &Inspect, out: &mut dyn Write) -> Result<ExitCode, Error> {
     };
     let inspection = inspect(&a.file, &options, tokenizer.as_ref())?;
     say(out, &[inspection.to_string()])?;
+    if !inspection.end_is_scored() {
+        eprintln!("error: {}: expected sequences that teach the model to stop, found none", a.file.display());
+    }
     Ok(if inspection.end_is_scored() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn report(a: &Report, out: &mut dyn Write) -> Result<(), Error> {
-    let failed = |e: rlhf::eval::error::ReportError| Error::Failed(format!("report: {e}"));
     let mut reports = Vec::new();
     for run in &a.runs {
         let path = run.join("report.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, e))?;
-        reports.push(rlhf::eval::report::from_json(&text).map_err(failed)?);
+        let mut report = rlhf::eval::report::from_json(&text)
+            .map_err(|e| Error::record(&path, 0, "(file)", "a report", e.to_string()))?;
+        if a.runs.len() > 1 {
+            report.title = format!("{}: {}", report.title, run.display());
+        }
+        reports.push(report);
     }
-    let page = rlhf::eval::report::html(&reports).map_err(failed)?;
-    let to = a.out.clone().unwrap_or_else(|| a.runs[0].join("report.html"));
+    let page = rlhf::eval::report::html(&reports).map_err(|e| Error::Failed(format!("report: {e}")))?;
+    // Several runs get a page of their own: none of theirs is written over.
+    let to = match (&a.out, a.runs.as_slice()) {
+        (Some(out), _) => out.clone(),
+        (None, [run]) => run.join("report.html"),
+        (None, _) => PathBuf::from("comparison.html"),
+    };
     rlhf::run::atomic::write(&to, page.as_bytes())?;
     say(out, &[to.display().to_string()])
 }

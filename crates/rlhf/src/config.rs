@@ -36,6 +36,13 @@ pub struct Overrides {
     pub device: Option<String>,
 }
 
+impl Overrides {
+    /// Whether the command line changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && !self.smoke && self.seed.is_none() && self.device.is_none()
+    }
+}
+
 /// A pipeline with its effective config.
 #[derive(Debug, Clone)]
 pub struct Effective {
@@ -74,7 +81,11 @@ pub fn load(name_or_path: &str, overrides: &Overrides) -> Result<Effective, Erro
         set(&mut table, "command line", &key, value)?;
     }
     let pipeline = match table.get("pipeline").and_then(Value::as_str) {
-        Some("superhf") => Pipeline::Superhf(Box::new(typed(&table, &place, &text, overrides)?)),
+        Some("superhf") => {
+            let config: SuperhfPipeline = typed(&table, &place, &text, overrides)?;
+            config.check()?;
+            Pipeline::Superhf(Box::new(config))
+        }
         Some("reward") => Pipeline::Reward(Box::new(typed(&table, &place, &text, overrides)?)),
         other => {
             let found = other.unwrap_or("nothing").to_owned();

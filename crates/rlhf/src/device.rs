@@ -44,11 +44,18 @@ fn unknown(name: &str) -> Error {
     Error::config("config", "device", expected, name)
 }
 
+/// More threads than any machine of today has cores: a slip of the pen.
+const MAX_THREADS: usize = 512;
+
 /// Sizes the global thread pool, once a process.
 ///
 /// # Errors
-/// A pool of another size that stands already.
+/// More than 512 threads, or a pool of another size that stands already.
 pub fn threads(n: usize) -> Result<(), Error> {
+    if n > MAX_THREADS {
+        let expected = format!("at most {MAX_THREADS}");
+        return Err(Error::config("config", "threads", expected, n.to_string()));
+    }
     let built = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
     if built.is_err() && rayon::current_num_threads() != n {
         let found = rayon::current_num_threads().to_string();

@@ -1,7 +1,12 @@
 //! What a run will do and cost, before it starts.
 
+use std::time::Instant;
+
+use burn::tensor::Device;
+use rlhf_policy::hf::DecoderConfig;
+
 use crate::bench::Bench;
-use crate::config::{Effective, Pipeline, RewardPipeline, SuperhfPipeline};
+use crate::config::{Effective, Pipeline, RewardKind, RewardPipeline, SuperhfPipeline};
 use crate::device;
 use crate::error::Error;
 use crate::pipeline::superhf::Cell;
@@ -11,11 +16,14 @@ use crate::task::{Example, Pair};
 /// plain device.
 const TRAINED: usize = 5 * 4;
 
+/// Parameters up to which the rates are measured: seconds, not minutes.
+const MOST_PROBED: usize = 30_000_000;
+
 /// Characters a token, roughly, of a byte-level BPE of a few thousand entries on English.
 const CHARACTERS_A_TOKEN: f64 = 3.5;
 
-/// Lines for the terminal. Rates are measured on this machine with the config's own model, for a
-/// few seconds; nothing is written.
+/// Lines for the terminal. Rates and memory are measured on this machine with the config's own
+/// model, for a few seconds; no step of the run is made and nothing is written.
 ///
 /// # Errors
 /// Data or a device that cannot be used.
@@ -33,16 +41,10 @@ fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
     let decoder = if c.policy.path.is_empty() {
         c.policy.decoder(c.policy.vocab_size.get(), 0, 1)?
     } else {
-        rlhf_policy::hf::DecoderConfig::load(std::path::Path::new(&c.policy.path))?
+        DecoderConfig::load(std::path::Path::new(&c.policy.path))?
     };
-    let mut bench = Bench::new(&decoder, &plain)?;
-    let mut rate = |part: &str| -> Result<f64, Error> {
-        bench.once(part)?;
-        let started = std::time::Instant::now();
-        let tokens = bench.once(part)?;
-        Ok(tokens as f64 / started.elapsed().as_secs_f64())
-    };
-    let (generate, score, update) = (rate("generate")?, rate("score")?, rate("update")?);
+    let parameters = n_parameters(&decoder);
+    let probe = if parameters <= MOST_PROBED { Some(probe(&decoder, &plain)?) } else { None };
     let tokens = |text: usize| text as f64 / CHARACTERS_A_TOKEN;
     let example = |e: &Example| e.prompt.len() + e.completion.len();
     let pair = |p: &Pair| 2 * p.prompt.len() + p.chosen.len() + p.rejected.len();
@@ -67,35 +69,80 @@ fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
         data.eval_prompts.len() as f64 * (2.0 * evaluations + best * c.sweep.seeds.get() as f64);
     let generated = (samples + eval_samples) * longest;
     let updated = rounds * per_prompt * c.superhf.keep.get() as f64 * (longest + 20.0);
-    let seconds = (sft + rewards + updated) / update + generated / generate + generated / score;
-    let parameters = n_parameters(&decoder);
-    let cache = c.sampling.max_rows.get()
-        * decoder.max_position_embeddings
-        * decoder.num_hidden_layers
-        * decoder.kv_heads()
-        * decoder.head_dim()
-        * 8;
-    let logits = c.sft.micro_batch_size.get() * decoder.max_position_embeddings * decoder.vocab_size * 16;
-    let memory = 4 * parameters * TRAINED + cache.max(logits);
-    Ok(vec![
+    let pairs = |p: usize, r: usize| if r == 0 { p } else { r };
+    let per_reward = [
+        pairs(data.train_preferences.len(), data.train_rated.len()),
+        pairs(data.judge_preferences.len(), data.judge_rated.len()),
+    ];
+    let reward_steps: Vec<usize> = [c.reward.proxy, c.reward.judge]
+        .into_iter()
+        .zip(per_reward)
+        .filter(|(kind, _)| *kind == RewardKind::Transformer)
+        .map(|(_, n)| steps(c.reward.num_train_epochs.get(), n, c.reward.batch_size.get()))
+        .collect();
+    let sft_steps = steps(c.sft.num_train_epochs, data.sft.len(), c.sft.batch_size.get());
+    let mut lines = vec![
         format!("task           {}", data.name),
         format!("policy         {parameters} parameters"),
+        format!("sft            {sft_steps} steps, about {sft:.0} tokens read"),
+        format!("rewards        steps of transformers {reward_steps:?}, about {rewards:.0} tokens read"),
         format!(
-            "sft            {} steps, {sft:.0} tokens",
-            steps(c.sft.num_train_epochs, data.sft.len(), c.sft.batch_size.get())
-        ),
-        format!("rewards        {rewards:.0} tokens"),
-        format!(
-            "superhf        {} runs of {} rounds, {samples:.0} samples, at most {:.0} tokens",
+            "superhf        {} runs of {} rounds, {samples:.0} samples, at most {:.0} tokens drawn",
             cells.len(),
             c.superhf.n_rounds,
             samples * longest
         ),
         format!("evaluation     {evaluations:.0} times on {} prompts", data.eval_prompts.len()),
-        format!("rates here     generate {generate:.0}, score {score:.0}, update {update:.0} tokens/s"),
-        format!("memory         about {} MiB at most", memory >> 20),
-        format!("time           at most about {} (completions that end early save time)", clock(seconds)),
-    ])
+    ];
+    match probe {
+        Some(p) => {
+            let seconds = (sft + rewards + updated) / p.update + generated / p.generate + generated / p.score;
+            lines.push(format!(
+                "rates here     generate {:.0}, score {:.0}, update {:.0} tokens/s, measured on this model",
+                p.generate, p.score, p.update
+            ));
+            if let Some(peak) = p.peak_mib {
+                lines.push(format!("memory         about {peak} MiB, the peak of that measurement"));
+            }
+            lines.push(format!(
+                "time           at most about {} (completions that end early save time)",
+                clock(seconds)
+            ));
+        }
+        None => lines.push(format!(
+            "memory         at least {} MiB; rates are not measured on a model of this size",
+            (parameters * TRAINED) >> 20
+        )),
+    }
+    lines.extend(data.notes.iter().map(|note| format!("data           {note}")));
+    Ok(lines)
+}
+
+/// What a few seconds of this model's own work show.
+struct Probe {
+    generate: f64,
+    score: f64,
+    update: f64,
+    peak_mib: Option<usize>,
+}
+
+fn probe(decoder: &DecoderConfig, device: &Device) -> Result<Probe, Error> {
+    let mut bench = Bench::new(decoder, device)?;
+    let mut rate = |part: &str| -> Result<f64, Error> {
+        bench.once(part)?;
+        let started = Instant::now();
+        let tokens = bench.once(part)?;
+        Ok(tokens as f64 / started.elapsed().as_secs_f64())
+    };
+    let (generate, score, update) = (rate("generate")?, rate("score")?, rate("update")?);
+    Ok(Probe { generate, score, update, peak_mib: peak_mib() })
+}
+
+/// Peak resident memory of this process, where the system tells.
+fn peak_mib() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib >> 10)
 }
 
 fn reward(c: &RewardPipeline) -> Result<Vec<String>, Error> {
@@ -116,7 +163,7 @@ fn steps(epochs: usize, rows: usize, batch: usize) -> usize {
     epochs * rows.div_ceil(batch)
 }
 
-fn n_parameters(c: &rlhf_policy::hf::DecoderConfig) -> usize {
+fn n_parameters(c: &DecoderConfig) -> usize {
     let (d, f, kv) = (c.hidden_size, c.intermediate_size, c.kv_heads() * c.head_dim());
     let q = c.num_attention_heads * c.head_dim();
     let block = 2 * d * q + 2 * d * kv + 3 * d * f + 2 * d;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::Error;
-use crate::pipeline::models::{self, Language};
+use crate::pipeline::models::{self, Language, Reads, SavedBag};
 
 /// Rows of one forward pass.
 const ROWS: usize = 64;
@@ -186,6 +186,9 @@ fn prompt_rows(
     rows.collect()
 }
 
+/// The forms of a line of `rlhf score`.
+const SCORE_FORMS: &str = "{\"text\"}, {\"input_ids\"} or {\"prompt\",\"completion\"}";
+
 /// One record of `rlhf score`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -202,43 +205,102 @@ struct ScoreInput {
 /// # Errors
 /// A model folder or a line that cannot be used, a reward that is not finite.
 pub fn score(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
-    let config = DecoderConfig::load(model)?;
-    let classifier = models::load_classifier(model, &config, device)?;
-    let tokenizer = Tokenizer::load(model)?;
-    let file = fs::File::open(input).map_err(|e| Error::io("opening", input, e))?;
-    let (mut rows, mut places) = (Vec::new(), Vec::new());
-    for (n, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|e| Error::io("reading", input, e))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let expected = "{\"text\"}, {\"input_ids\"} or {\"prompt\",\"completion\"}";
-        let wrong = |found: String| Error::record(input, n + 1, "(line)", expected, found);
-        let given: ScoreInput = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
-        let ids = match given {
-            ScoreInput { input_ids: Some(ids), text: None, prompt: None, completion: None } => ids,
-            ScoreInput { text: Some(text), input_ids: None, prompt: None, completion: None } => {
-                tokenizer.encode(&text)
-            }
-            ScoreInput { prompt: Some(p), completion: Some(c), text: None, input_ids: None } => {
-                [tokenizer.encode(&p), tokenizer.encode(&c)].concat()
-            }
-            _ => return Err(wrong(line)),
-        };
-        if ids.is_empty() {
-            return Err(Error::record(input, n + 1, "(line)", "at least one token", "none"));
-        }
-        check_ids(input, n + 1, &ids, &config)?;
-        rows.push(ids);
-        places.push(n + 1);
-    }
-    for (reward, line) in classifier.score_rows(&rows, tokenizer.pad(), ROWS).into_iter().zip(places) {
+    let given = score_inputs(input)?;
+    let rewards = match SavedBag::load(model)? {
+        Some(saved) => bag_rewards(&saved, input, &given)?,
+        None => classifier_rewards(model, input, &given, device)?,
+    };
+    for (reward, (line, _)) in rewards.into_iter().zip(given) {
         if !reward.is_finite() {
             return Err(not_finite(model, "reward", &format!("{}:{line}", input.display()), reward));
         }
         emit(out, &json!({ "reward": reward }))?;
     }
     Ok(())
+}
+
+/// What a line of `rlhf score` asks.
+enum ToScore {
+    Text(String),
+    Ids(Vec<u32>),
+    Pair { prompt: String, completion: String },
+}
+
+/// The lines of the file, each with its number; a file without one is refused.
+fn score_inputs(input: &Path) -> Result<Vec<(usize, ToScore)>, Error> {
+    let file = fs::File::open(input).map_err(|e| Error::io("opening", input, e))?;
+    let mut all = Vec::new();
+    for (n, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(|e| Error::io("reading", input, e))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = |found: String| Error::record(input, n + 1, "(line)", SCORE_FORMS, found);
+        let given: ScoreInput = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+        let to_score = match given {
+            ScoreInput { input_ids: Some(ids), text: None, prompt: None, completion: None } => {
+                ToScore::Ids(ids)
+            }
+            ScoreInput { text: Some(text), input_ids: None, prompt: None, completion: None } => {
+                ToScore::Text(text)
+            }
+            ScoreInput {
+                prompt: Some(prompt),
+                completion: Some(completion),
+                text: None,
+                input_ids: None,
+            } => ToScore::Pair { prompt, completion },
+            _ => return Err(wrong(line)),
+        };
+        all.push((n + 1, to_score));
+    }
+    if all.is_empty() {
+        return Err(Error::record(input, 0, "file", "at least one line", "none"));
+    }
+    Ok(all)
+}
+
+/// A bag of words reads a text, or of a prompt and completion what it was fitted on.
+fn bag_rewards(saved: &SavedBag, input: &Path, given: &[(usize, ToScore)]) -> Result<Vec<f64>, Error> {
+    let reward = |(line, to_score): &(usize, ToScore)| match (to_score, saved.reads) {
+        (ToScore::Text(text), _) => Ok(saved.bag.reward(text)),
+        (ToScore::Pair { completion, .. }, Reads::Completion) => Ok(saved.bag.reward(completion)),
+        (ToScore::Pair { prompt, completion }, Reads::Text) => {
+            Ok(saved.bag.reward(&format!("{prompt}{completion}")))
+        }
+        (ToScore::Ids(_), _) => {
+            let expected = "text, which a bag of words reads";
+            Err(Error::record(input, *line, "input_ids", expected, "token ids"))
+        }
+    };
+    given.iter().map(reward).collect()
+}
+
+fn classifier_rewards(
+    model: &Path,
+    input: &Path,
+    given: &[(usize, ToScore)],
+    device: &Device,
+) -> Result<Vec<f64>, Error> {
+    let config = DecoderConfig::load(model)?;
+    let classifier = models::load_classifier(model, &config, device)?;
+    let tokenizer = Tokenizer::load(model)?;
+    let mut rows = Vec::with_capacity(given.len());
+    for (line, to_score) in given {
+        let ids = match to_score {
+            ToScore::Ids(ids) => ids.clone(),
+            ToScore::Text(text) => tokenizer.encode(text),
+            ToScore::Pair { prompt, completion } => {
+                [tokenizer.encode(prompt), tokenizer.encode(completion)].concat()
+            }
+        };
+        if ids.is_empty() {
+            return Err(Error::record(input, *line, "(line)", "at least one token", "none"));
+        }
+        check_ids(input, *line, &ids, &config)?;
+        rows.push(ids);
+    }
+    Ok(classifier.score_rows(&rows, tokenizer.pad(), ROWS))
 }
 
 /// Makes a scratch-initialised model folder from a `config.json`.

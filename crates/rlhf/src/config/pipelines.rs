@@ -68,6 +68,35 @@ section!(
     }
 );
 
+impl SuperhfPipeline {
+    /// Numbers that are valid alone and not together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the key.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let (keep, n) = (self.superhf.keep.get(), self.superhf.num_generations.get());
+        if keep > n {
+            let expected = format!("at most superhf.num_generations = {n}");
+            return Err(Error::config("config", "superhf.keep", expected, keep.to_string()));
+        }
+        if !self.policy.path.is_empty() {
+            return Ok(());
+        }
+        let (new, all) =
+            (self.sampling.max_completion_length.get(), self.policy.max_position_embeddings.get());
+        if new >= all {
+            let expected = format!("less than policy.max_position_embeddings = {all}");
+            return Err(Error::config("config", "sampling.max_completion_length", expected, new.to_string()));
+        }
+        // 256 bytes and two special tokens.
+        let v = self.policy.vocab_size.get();
+        if v < 258 {
+            return Err(Error::config("config", "policy.vocab_size", "at least 258", v.to_string()));
+        }
+        self.policy.decoder(v, 0, 1).map(drop)
+    }
+}
+
 /// Where a task comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,6 +12,7 @@ use rlhf_policy::hf::{self, Checkpoint, DecoderConfig, ModelKind};
 use rlhf_policy::tokenizer::{Specials, Tokenizer};
 use rlhf_policy::weights::{HostTensor, parameters, replaced, scratch};
 use rlhf_reward::bag::BagOfWords;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::task::restaurants::GoldReward;
@@ -146,17 +147,63 @@ impl Scorer {
     /// The disk.
     pub fn save(&self, dir: &Path, tokenizer: &Tokenizer) -> Result<(), Error> {
         match self {
-            Self::Bag(bag) => {
-                std::fs::create_dir_all(dir).map_err(|e| Error::io("making", dir, e))?;
-                let bytes = serde_json::to_vec(bag).map_err(|e| Error::Failed(format!("bag.json: {e}")))?;
-                crate::run::atomic::write(&dir.join("bag.json"), &bytes)
-            }
+            Self::Bag(bag) => SavedBag { reads: Reads::Text, bag: bag.clone() }.save(dir),
             Self::Transformer { model, config, .. } => {
                 hf::save(dir, config, ModelKind::Reward, &parameters(model.as_ref()))?;
                 Ok(tokenizer.clone().with_max_length(config.max_position_embeddings).save(dir)?)
             }
             Self::Gold(_) => Ok(()),
         }
+    }
+}
+
+/// What of a candidate a bag of words was fitted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// Prompt and completion.
+    Text,
+    /// The completion alone.
+    Completion,
+}
+
+/// `bag.json`: a bag of words and what it reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedBag {
+    /// Which text.
+    pub reads: Reads,
+    /// The model.
+    pub bag: BagOfWords,
+}
+
+impl SavedBag {
+    /// Its file's name in a model folder.
+    pub const FILE: &str = "bag.json";
+
+    /// Writes `DIR/bag.json`.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::io("making", dir, e))?;
+        let bytes = serde_json::to_vec(self).map_err(|e| Error::Failed(format!("bag.json: {e}")))?;
+        crate::run::atomic::write(&dir.join(Self::FILE), &bytes)
+    }
+
+    /// Reads `DIR/bag.json`; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no bag.
+    pub fn load(dir: &Path) -> Result<Option<Self>, Error> {
+        let path = dir.join(Self::FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, e))?;
+        let bag = serde_json::from_str(&text)
+            .map_err(|e| Error::record(&path, e.line(), "(file)", "a bag of words", e.to_string()))?;
+        Ok(Some(bag))
     }
 }
 

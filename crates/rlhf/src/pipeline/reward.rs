@@ -85,6 +85,7 @@ pub(crate) fn comparisons(config: &RewardPipeline) -> Result<(Vec<Pair>, Vec<Str
         let note = format!("{} comparisons of invented restaurants.", task.train_preferences.len());
         return Ok((task.train_preferences, vec![note]));
     }
+    super::superhf::existing("data.path", &config.data.path)?;
     let path = Path::new(&config.data.path);
     let loaded = data::preferences(path, &Layout::default())?.load(config.data.on_bad_record)?;
     let mut notes = vec![format!("{} comparisons of {}.", loaded.records.len(), path.display())];
@@ -171,9 +172,7 @@ impl Model {
         let dir = session.paths().model();
         match self {
             Self::Bag(bag) => {
-                std::fs::create_dir_all(&dir).map_err(|e| Error::io("making", &dir, e))?;
-                let bytes = serde_json::to_vec(bag).map_err(|e| Error::Failed(e.to_string()))?;
-                atomic::write(&dir.join("bag.json"), &bytes)?;
+                models::SavedBag { reads: models::Reads::Completion, bag: bag.clone() }.save(&dir)?;
             }
             Self::Transformer { scorer, tokenizer } => scorer.save(&dir, tokenizer)?,
         }

@@ -51,7 +51,15 @@ fn values_that_only_the_data_can_refuse() {
          different prompts, found 1",
     );
     run(dir.path(), &superhf("run", &["policy.vocab_size=10"]))
-        .fails_with(1, &["vocab_size: expected at least 258 (256 bytes, 2 special tokens), found 10"]);
+        .fails(2, "config: policy.vocab_size: expected at least 258, found 10");
+    run(dir.path(), &superhf("run", &["superhf.keep=9"]))
+        .fails(2, "config: superhf.keep: expected at most superhf.num_generations = 4, found 9");
+    run(dir.path(), &superhf("run", &["sampling.max_completion_length=128"])).fails(
+        2,
+        "config: sampling.max_completion_length: expected less than policy.max_position_embeddings = 128, found 128",
+    );
+    run(dir.path(), &superhf("run", &["threads=100000"]))
+        .fails(2, "config: threads: expected at most 512, found 100000");
     run(dir.path(), &superhf("run", &["policy.hidden_size=15"])).fails_with(
         2,
         &["config: policy.hidden_size: expected a multiple of num_attention_heads = 2, found 15"],
@@ -95,7 +103,8 @@ fn a_folder_that_holds_something() {
 fn a_run_that_never_made_a_step_is_gone_over() {
     let dir = tempfile::tempdir().unwrap();
     let typo = superhf("run", &["task.name=ratings", "task.path=typo.tsv"]);
-    run(dir.path(), &typo).fails(1, "opening typo.tsv: No such file or directory (os error 2)");
+    run(dir.path(), &typo)
+        .fails(2, "config: task.path: expected a file, found typo.tsv, which does not exist");
     // The corrected command is another config: neither a resume nor a refusal would help.
     run(dir.path(), &superhf("run", &[])).ok();
     run(dir.path(), &superhf("run", &[])).fails_with(2, &["--out", "\"checkpoints\" in it"]);

@@ -106,13 +106,33 @@ fn a_prompt_longer_than_the_context() {
     let mut text = fs::read_to_string(&path).unwrap();
     text.push_str(&format!("{{\"prompt\":\"{}\"}}\n", "§".repeat(60)));
     fs::write(&path, text).unwrap();
-    run(dir.path(), &superhf("run", &FILES)).fails_with(
-        1,
-        &[
-            " prompt ",
-            ": expected at most 112 tokens (max_position_embeddings less max_completion_length), found 120: \"§§",
-        ],
-    );
+    let expected = "prompts.jsonl:21: prompt: expected at most 112 tokens, since max_completion_length = 16 of \
+                    128 are the completion's, found 120: \"§§";
+    run(dir.path(), &superhf("run", &FILES)).fails_with(1, &[expected]);
+    let mut skip = FILES.to_vec();
+    skip.push("task.on_bad_record=skip");
+    let done = run(dir.path(), &superhf("run", &skip)).ok();
+    assert!(done.stderr.contains("data: 1 prompts without room for a completion left out"), "{done:?}");
+}
+
+#[test]
+fn a_reference_without_room_for_its_answer() {
+    let dir = folder();
+    let path = dir.path().join("sft.jsonl");
+    let mut text = fs::read_to_string(&path).unwrap();
+    // Characters that stand once each are two or three tokens each: more than the context of 128 in
+    // a prompt; and an answer of which the end is cut.
+    let odd = |from: u32| -> String { (0..120).filter_map(|i| char::from_u32(from + 37 * i)).collect() };
+    text.push_str(&format!("{{\"prompt\":\"{}\",\"completion\":\" Yes.\"}}\n", odd(0x4e00)));
+    text.push_str(&format!("{{\"prompt\":\"Long?\",\"completion\":\" {}\"}}\n", odd(0x7000)));
+    fs::write(&path, text).unwrap();
+    run(dir.path(), &superhf("run", &FILES))
+        .fails_with(1, &["sft.jsonl:41: prompt: expected at most 127 tokens", ", found ", ": \"一"]);
+    let mut skip = FILES.to_vec();
+    skip.push("task.on_bad_record=skip");
+    let done = run(dir.path(), &superhf("run", &skip)).ok();
+    assert!(done.stderr.contains("data: 1 references without room for an answer left out"), "{done:?}");
+    assert!(done.stderr.contains("data: 1 references cut at the context's end"), "{done:?}");
 }
 
 fn reward(out: &str, set: &[&str]) -> Vec<String> {
@@ -149,4 +169,33 @@ fn more_folds_than_comparisons() {
     let dir = folder();
     run(dir.path(), &reward("run", &["data.folds=41"]))
         .fails(2, "config: data.folds: expected 2 to 40 (at most one a pair), found 41");
+}
+
+#[test]
+fn a_saved_bag_scores_text() {
+    let dir = folder();
+    run(dir.path(), &reward("run", &["model.kind=bag"])).ok();
+    fs::write(
+        dir.path().join("in.jsonl"),
+        "{\"text\":\" Here is your soup, please.\"}\n{\"prompt\":\"Soup?\",\"completion\":\" No soup.\"}\n",
+    )
+    .unwrap();
+    let done = run(dir.path(), &["score", "--model", "run/model", "--input", "in.jsonl"]).ok();
+    let rewards: Vec<f64> = done
+        .stdout
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["reward"].as_f64().unwrap())
+        .collect();
+    assert!(rewards.len() == 2 && rewards[0] > 0.0 && rewards[1] < 0.0, "{rewards:?}");
+    fs::write(dir.path().join("ids.jsonl"), "{\"input_ids\":[1]}\n").unwrap();
+    run(dir.path(), &["score", "--model", "run/model", "--input", "ids.jsonl"])
+        .fails(1, "ids.jsonl:1: input_ids: expected text, which a bag of words reads, found token ids");
+}
+
+#[test]
+fn a_resume_needs_no_flags_again() {
+    let dir = folder();
+    let first = run(dir.path(), &superhf("run", &FILES)).ok();
+    let again = run(dir.path(), &["run", "superhf", "--out", "run", "--resume"]).ok();
+    assert_eq!(again.stdout, first.stdout);
 }

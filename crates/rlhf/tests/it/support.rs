@@ -54,12 +54,18 @@ impl Done {
         self
     }
 
+    /// The line that says what went wrong; a hint may follow it.
+    fn error(&self) -> &str {
+        let mut lines = self.stderr.lines();
+        lines.rfind(|line| line.starts_with("error: ")).unwrap_or_default()
+    }
+
     /// Asserts the exit code, nothing on standard output, and one last line of standard error.
     #[track_caller]
     pub(crate) fn fails(&self, code: i32, message: &str) {
         assert_eq!(self.code, Some(code), "{self:#?}");
         assert_eq!(self.stdout, "", "standard output carries data only");
-        let last = self.stderr.lines().last().unwrap_or_default();
+        let last = self.error();
         assert_eq!(last, format!("error: {message}"), "{self:#?}");
     }
 
@@ -68,7 +74,7 @@ impl Done {
     pub(crate) fn fails_with(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:#?}");
         assert_eq!(self.stdout, "", "standard output carries data only");
-        let mut rest = self.stderr.lines().last().unwrap_or_default();
+        let mut rest = self.error();
         assert!(rest.starts_with("error: "), "{self:#?}");
         for part in parts {
             let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part:?} in {self:#?}"));

@@ -11,6 +11,7 @@
 
 mod cell;
 mod evaluate;
+mod lengths;
 mod prepare;
 mod rewards;
 mod summary;
@@ -18,7 +19,7 @@ mod trends;
 
 pub use cell::Cell;
 pub use evaluate::{Evaluation, Figures};
-pub use prepare::{Setting, task_data};
+pub use prepare::{Setting, existing, task_data};
 pub(in crate::pipeline) use rewards::pair_step;
 pub use summary::{Baseline, RewardFigures};
 
@@ -36,6 +37,9 @@ use crate::error::Error;
 pub fn run(config: &SuperhfPipeline, mut session: Session) -> Result<Outcome, Error> {
     // prompts
     let mut setting = Setting::prepare(config, &session)?;
+    for note in &setting.data.notes {
+        session.progress.say(&format!("data: {note}"));
+    }
     // supervised fine-tuning
     let start = prepare::sft(config, &setting, &mut session)?;
     setting.prior = start.valid_copy();

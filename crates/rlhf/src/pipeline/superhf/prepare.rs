@@ -53,7 +53,7 @@ impl Setting {
     /// # Errors
     /// Data or a model folder that cannot be used, a prompt that leaves no room for its completion.
     pub fn prepare(config: &SuperhfPipeline, session: &Session) -> Result<Self, Error> {
-        let data = task_data(&config.task, config.seed)?;
+        let mut data = task_data(&config.task, config.seed)?;
         if data.eval_prompts.len() < 2 {
             let expected = "at least 2, since self-similarity compares answers to different prompts";
             let found = data.eval_prompts.len().to_string();
@@ -81,11 +81,10 @@ impl Setting {
                 (decoder, prior)
             }
         };
-        let room =
-            decoder.max_position_embeddings.saturating_sub(config.sampling.max_completion_length.get());
-        let encode = |texts: &[String], what: &str| encoded(&tokenizer, texts, what, room);
-        let train_prompts = encode(&data.train_prompts, "training prompt")?;
-        let eval_prompts = encode(&data.eval_prompts, "evaluation prompt")?;
+        super::lengths::fit_context(config, &tokenizer, decoder.max_position_embeddings, &mut data)?;
+        let encode = |texts: &[String]| texts.iter().map(|t| prompt_ids(&tokenizer, t)).collect();
+        let train_prompts = encode(&data.train_prompts);
+        let eval_prompts = encode(&data.eval_prompts);
         let gold = data.gold.rule().map(Scorer::Gold);
         Ok(Self {
             data,
@@ -122,7 +121,8 @@ impl Setting {
     }
 }
 
-fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
+/// See [`Setting::prompt_ids`].
+pub(super) fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
     let mut ids: Vec<u32> = tokenizer.start().into_iter().collect();
     ids.extend(tokenizer.encode(prompt));
     if ids.is_empty() {
@@ -131,18 +131,15 @@ fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
     ids
 }
 
-fn encoded(tokenizer: &Tokenizer, texts: &[String], what: &str, room: usize) -> Result<Vec<Vec<u32>>, Error> {
-    let all: Vec<Vec<u32>> = texts.iter().map(|t| prompt_ids(tokenizer, t)).collect();
-    match all.iter().position(|ids| ids.len() > room) {
-        None => Ok(all),
-        Some(i) => Err(Error::Failed(format!(
-            "{what} {}: expected at most {room} tokens (max_position_embeddings less \
-             max_completion_length), found {}: {:?}",
-            i + 1,
-            all[i].len(),
-            texts[i].chars().take(60).collect::<String>()
-        ))),
+/// A file that a config names must be there; an empty name is none.
+///
+/// # Errors
+/// [`Error::Config`] that names the key.
+pub fn existing(key: &str, path: &str) -> Result<(), Error> {
+    if path.is_empty() || Path::new(path).exists() {
+        return Ok(());
     }
+    Err(Error::config("config", key, "a file", format!("{path}, which does not exist")))
 }
 
 /// The texts of `[task]`.
@@ -156,6 +153,17 @@ pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Er
         n_prompts: section.n_prompts.get(),
         n_eval_prompts: section.n_eval_prompts.get(),
     };
+    let files = [
+        ("path", &section.path),
+        ("sft_path", &section.sft_path),
+        ("preference_path", &section.preference_path),
+    ];
+    for (key, path) in files.into_iter().filter(|_| section.name != TaskName::Restaurants) {
+        existing(&format!("task.{key}"), path)?;
+    }
+    if section.name != TaskName::Restaurants && section.path.is_empty() {
+        return Err(Error::config("config", "task.path", "a file", "none"));
+    }
     match section.name {
         TaskName::Restaurants => restaurants::restaurants(seed, &sizes),
         TaskName::Ratings => {

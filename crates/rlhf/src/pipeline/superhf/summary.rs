@@ -262,7 +262,12 @@ fn trend_section(config: &SuperhfPipeline, setting: &Setting, measured: &Measure
         ["", "expected", "found", "figures"],
     );
     for t in trends::all(config, setting, measured) {
-        table.rows.push(vec![t.id.into(), t.statement.into(), t.verdict.into(), t.figures.into()]);
+        table.rows.push(vec![
+            t.id.replace('-', "\u{2011}").into(),
+            t.statement.into(),
+            t.verdict.into(),
+            t.figures.into(),
+        ]);
     }
     section.push(table);
     section
@@ -379,7 +384,7 @@ fn samples(config: &SuperhfPipeline, measured: &Measured) -> Section {
             let sample = e.last().and_then(|e| e.samples.get(i));
             sample.map_or_else(String::new, |s| s[1].clone())
         });
-        let answers = std::iter::once(text).chain(after);
+        let answers = std::iter::once(text).chain(after).map(|text| visible(&text));
         Sample { prompt, answers: answers.map(|text| report::Answer { text, note: String::new() }).collect() }
     });
     section.push(Samples {
@@ -388,6 +393,17 @@ fn samples(config: &SuperhfPipeline, measured: &Measured) -> Section {
         rows: rows.collect(),
     });
     section
+}
+
+/// Control characters, which a page may not hold, as their pictures (U+2400 and on).
+fn visible(text: &str) -> String {
+    let picture = |c: char| match c {
+        '\n' | '\t' => c,
+        '\u{7f}' => '\u{2421}',
+        c if c < ' ' => char::from_u32(0x2400 + c as u32).unwrap_or(c),
+        c => c,
+    };
+    text.chars().map(picture).collect()
 }
 
 fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {

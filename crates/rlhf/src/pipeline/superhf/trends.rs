@@ -14,7 +14,7 @@ pub(super) struct Trend {
     pub(super) id: &'static str,
     /// What is expected.
     pub(super) statement: String,
-    /// `shown`, `not shown`, or `no data`.
+    /// `shown` where intervals say so, `unclear` where only the means do, `not shown`, or `no data`.
     pub(super) verdict: &'static str,
     /// The numbers.
     pub(super) figures: String,
@@ -41,12 +41,26 @@ fn text(i: Option<Interval>) -> String {
     i.map_or_else(|| "–".to_owned(), |i| format!("{:.3} [{:.3}, {:.3}]", i.estimate, i.low, i.high))
 }
 
-fn verdict(known: bool, holds: bool) -> &'static str {
-    match (known, holds) {
-        (false, _) => "no data",
-        (true, true) => "shown",
-        (true, false) => "not shown",
+/// From evidence that speaks for the statement where it is positive: all intervals above zero, or
+/// all means, or neither. `None` is a figure that is missing.
+fn verdict(evidence: &[Option<Interval>]) -> &'static str {
+    let Some(all) = evidence.iter().copied().collect::<Option<Vec<Interval>>>() else { return "no data" };
+    if all.iter().all(|i| i.low > 0.0) {
+        "shown"
+    } else if all.iter().all(|i| i.estimate > 0.0) {
+        "unclear"
+    } else {
+        "not shown"
     }
+}
+
+/// `c − x`, the other way round, so that what should be small can be evidence.
+fn below(x: Option<Interval>, c: f64) -> Option<Interval> {
+    x.map(|x| Interval { estimate: c - x.estimate, low: c - x.high, high: c - x.low })
+}
+
+fn above(x: Option<Interval>, c: f64) -> Option<Interval> {
+    x.map(|x| Interval { estimate: x.estimate - c, low: x.low - c, high: x.high - c })
 }
 
 /// All seven, in order.
@@ -94,7 +108,7 @@ impl View<'_> {
                 "test (judge) reward rises over the start by more than the spread over seeds (β = {}, N = {})",
                 self.beta, self.n
             ),
-            verdict: verdict(judge.is_some(), judge.is_some_and(|i| i.low > 0.0)),
+            verdict: verdict(&[judge]),
             figures: if self.truth == "judge" {
                 format!("z-gain of the judge: {}", text(judge))
             } else {
@@ -104,16 +118,18 @@ impl View<'_> {
     }
 
     fn no_gain_without_choice(&self) -> Trend {
-        let values = gains(self.m, self.beta, 1, "proxy");
-        let at_n = interval(&gains(self.m, self.beta, self.n, "proxy"));
-        let one = interval(&values);
-        // No gain: an interval that reaches zero, or a rise below a tenth of that with N.
-        let small = one.zip(at_n).is_some_and(|(a, b)| a.low <= 0.0 || a.estimate < 0.1 * b.estimate);
+        let one = gains(self.m, self.beta, 1, "proxy");
+        let many = gains(self.m, self.beta, self.n, "proxy");
+        // No gain: less than a quarter of what choosing among N gives, which itself is a gain.
+        let quarter: Vec<f64> = many.iter().map(|x| x / 4.0).collect();
+        let (less, many) = (difference(&quarter, &one), interval(&many));
+        let evidence = if self.n > 1 { [less, many] } else { [None, None] };
+        let one = interval(&one);
         Trend {
             id: "T-A2",
             statement: "N = 1, where nothing is chosen, gives no gain".to_owned(),
-            verdict: verdict(one.is_some(), small),
-            figures: format!("proxy z-gain at N = 1: {}; at N = {}: {}", text(one), self.n, text(at_n)),
+            verdict: verdict(&evidence),
+            figures: format!("proxy z-gain at N = 1: {}; at N = {}: {}", text(one), self.n, text(many)),
         }
     }
 
@@ -128,29 +144,26 @@ impl View<'_> {
         }
         let rho = |y: &[f64]| stats::spearman(&x, y).ok();
         let (a, b) = (rho(&reward), rho(&similarity));
-        let holds = a.is_some_and(|r| r < 0.0) && b.is_some_and(|r| r < 0.0);
         let show = |r: Option<f64>| r.map_or_else(|| "–".to_owned(), |r| format!("{r:.2}"));
-        let ends = betas.first().zip(betas.last()).map(|(lo, hi)| {
-            let part = |key: &str| {
-                let at = |b: f64| self.m.values(b, self.n, None, key);
-                text(difference(&at(*hi), &at(*lo)))
-            };
-            format!(
-                "; from β = {lo} to {hi}: proxy {}, self-similarity {}",
-                part("reward/proxy"),
-                part("self_similarity")
-            )
-        });
+        let (lo, hi) = (betas.first().copied().unwrap_or(0.0), betas.last().copied().unwrap_or(0.0));
+        // What falls from the smallest β to the largest.
+        let fall = |key: &str| {
+            let at = |b: f64| self.m.values(b, self.n, None, key);
+            if betas.len() > 1 { difference(&at(lo), &at(hi)) } else { None }
+        };
+        let (proxy, alike) = (fall("reward/proxy"), fall("self_similarity"));
         Trend {
             id: "T-A3",
             statement: "reward falls and diversity rises with β".to_owned(),
-            verdict: verdict(betas.len() > 1 && a.is_some(), holds),
+            verdict: verdict(&[proxy, alike]),
             figures: format!(
-                "Spearman with β over {} runs: proxy reward {}, self-similarity {}{}",
+                "Spearman with β over {} runs: proxy reward {}, self-similarity {}; fall from β = {lo} to {hi}: \
+                 proxy {}, self-similarity {}",
                 x.len(),
                 show(a),
                 show(b),
-                ends.unwrap_or_default()
+                text(proxy),
+                text(alike)
             ),
         }
     }
@@ -167,16 +180,16 @@ impl View<'_> {
     }
 
     fn collapse_without_prior(&self) -> Trend {
-        let known = self.betas().contains(&0.0);
         let (ratio, gap) = (interval(&self.similarity_ratio(0.0)), interval(&self.gap(0.0)));
-        let holds = ratio.is_some_and(|r| r.low > 1.5) && gap.is_some_and(|g| g.low > 0.0);
+        // A multiple: half as much again at least.
+        let evidence = [above(ratio, 1.5), gap];
         Trend {
             id: "T-A4",
             statement: format!(
                 "at β = 0 self-similarity grows to a multiple of the start's and the proxy runs ahead of {}",
                 self.truth
             ),
-            verdict: verdict(known && ratio.is_some(), holds),
+            verdict: verdict(&evidence),
             figures: format!("similarity ratio {}; gap of z-gains {}", text(ratio), text(gap)),
         }
     }
@@ -184,15 +197,15 @@ impl View<'_> {
     fn moderate_prior_keeps(&self) -> Trend {
         let (ratio, gap) = (interval(&self.similarity_ratio(self.beta)), interval(&self.gap(self.beta)));
         let free = interval(&self.gap(0.0));
-        // Near zero: under half the gap without a prior. Near the start: under twice its similarity.
-        let small = gap.zip(free).is_some_and(|(g, f)| g.estimate < 0.5 * f.estimate.max(0.0));
+        // Near zero: under half the gap without a prior, which itself is one. Near the start's: less
+        // than twice and more than half of it.
+        let half: Vec<f64> = self.gap(0.0).iter().map(|g| g / 2.0).collect();
+        let size: Vec<f64> = self.gap(self.beta).iter().map(|g| g.abs()).collect();
+        let evidence = [free, difference(&half, &size), below(ratio, 2.0), above(ratio, 0.5)];
         Trend {
             id: "T-A5",
             statement: format!("at β = {} the gap is near 0 and self-similarity near the start's", self.beta),
-            verdict: verdict(
-                gap.is_some() && free.is_some(),
-                small && ratio.is_some_and(|r| r.estimate < 2.0),
-            ),
+            verdict: verdict(&evidence),
             figures: format!(
                 "similarity ratio {}; gap of z-gains {} against {} at β = 0",
                 text(ratio),
@@ -212,7 +225,7 @@ impl View<'_> {
         Trend {
             id: "T-A6",
             statement: "at β = 0 the judge rises more than the truth: both rewards share a bias".to_owned(),
-            verdict: verdict(rule && ahead.is_some(), ahead.is_some_and(|i| i.low > 0.0)),
+            verdict: verdict(&[if rule { ahead } else { None }]),
             figures: if rule {
                 format!("judge less gold z-gain {}; tokens {}", text(ahead), text(length))
             } else {
@@ -225,23 +238,31 @@ impl View<'_> {
         let ns = self.ns();
         let rise: Vec<(usize, Vec<f64>)> =
             ns.iter().map(|n| (*n, gains(self.m, self.beta, *n, "judge"))).collect();
-        let steps: Vec<(String, Option<Interval>)> = rise
+        let per: Vec<(String, Vec<f64>)> = rise
             .windows(2)
             .map(|w| {
                 let doublings = (w[1].0 as f64 / w[0].0 as f64).log2();
-                let per: Vec<f64> = w[1].1.iter().zip(&w[0].1).map(|(b, a)| (b - a) / doublings).collect();
-                (format!("N {} to {}", w[0].0, w[1].0), interval(&per))
+                let gains = w[1].1.iter().zip(&w[0].1).map(|(b, a)| (b - a) / doublings).collect();
+                (format!("N {} to {}", w[0].0, w[1].0), gains)
             })
             .collect();
-        let known = steps.len() > 1 && steps.iter().all(|(_, i)| i.is_some());
-        let falls =
-            steps.windows(2).all(|w| w[0].1.zip(w[1].1).is_some_and(|(a, b)| b.estimate < a.estimate));
+        let mut evidence: Vec<Option<Interval>> =
+            per.windows(2).map(|w| difference(&w[0].1, &w[1].1)).collect();
+        if evidence.is_empty() {
+            evidence.push(None);
+        }
+        let steps: Vec<(String, Option<Interval>)> =
+            per.into_iter().map(|(name, gains)| (name, interval(&gains))).collect();
         let shown: Vec<String> = steps.iter().map(|(name, i)| format!("{name}: {}", text(*i))).collect();
         Trend {
             id: "T-A7",
             statement: "the gain a doubling of N gives shrinks".to_owned(),
-            verdict: verdict(known, falls),
-            figures: format!("judge z-gain a doubling: {}", shown.join("; ")),
+            verdict: verdict(&evidence),
+            figures: if shown.is_empty() {
+                "one N only".to_owned()
+            } else {
+                format!("judge z-gain a doubling: {}", shown.join("; "))
+            },
         }
     }
 }

@@ -1,0 +1,127 @@
+//! Which texts fit the model's context: those that do not are refused or counted, never cut in
+//! silence.
+
+use std::path::Path;
+
+use rlhf_policy::tokenizer::Tokenizer;
+
+use super::prepare::prompt_ids;
+use crate::config::{SuperhfPipeline, TaskName};
+use crate::data::{self, Layout, OnBadRecord};
+use crate::error::Error;
+use crate::task::{Example, TaskData};
+
+/// A text that does not fit: how many tokens it has.
+struct TooLong<'a> {
+    prompt: &'a str,
+    n_tokens: usize,
+}
+
+/// Checks every prompt against the room that the context of `context` tokens leaves, and counts what
+/// is cut. With `on_bad_record = "skip"` a prompt without room is left out and counted.
+///
+/// # Errors
+/// The first prompt without room, with file and line where it came from a file.
+pub(super) fn fit_context(
+    config: &SuperhfPipeline,
+    tokenizer: &Tokenizer,
+    context: usize,
+    data: &mut TaskData,
+) -> Result<(), Error> {
+    let new = config.sampling.max_completion_length.get();
+    let room = context.saturating_sub(new);
+    let path = config.task.path.as_str();
+    let for_rollouts = format!(
+        "at most {room} tokens, since max_completion_length = {new} of {context} are the completion's"
+    );
+    for prompts in [&mut data.train_prompts, &mut data.eval_prompts] {
+        let n = keep(
+            config,
+            prompts,
+            path,
+            &for_rollouts,
+            |p| p,
+            |p| {
+                let n_tokens = prompt_ids(tokenizer, p).len();
+                (n_tokens > room).then_some(TooLong { prompt: p, n_tokens })
+            },
+        )?;
+        note(&mut data.notes, n, "prompts without room for a completion left out");
+    }
+    // One token of the answer at least must be learned.
+    let most = context.saturating_sub(1);
+    let for_answers =
+        format!("at most {most} tokens, so that one of the answer is left in a context of {context}");
+    let sft_path = config.task.sft_path.as_str();
+    for examples in [&mut data.sft, &mut data.sft_heldout] {
+        let n = keep(
+            config,
+            examples,
+            sft_path,
+            &for_answers,
+            |e: &Example| &e.prompt,
+            |e| {
+                let n_tokens = prompt_ids(tokenizer, &e.prompt).len();
+                (n_tokens > most).then_some(TooLong { prompt: &e.prompt, n_tokens })
+            },
+        )?;
+        note(&mut data.notes, n, "references without room for an answer left out");
+    }
+    let length = |a: &str, b: &str| prompt_ids(tokenizer, a).len() + tokenizer.encode(b).len() + 1;
+    let cut = data.sft.iter().filter(|e| length(&e.prompt, &e.completion) > context).count();
+    note(&mut data.notes, cut, "references cut at the context's end");
+    let pairs = data.train_preferences.iter().chain(&data.judge_preferences);
+    let cut = pairs
+        .flat_map(|p| [length(&p.prompt, &p.chosen), length(&p.prompt, &p.rejected)])
+        .filter(|n| *n > context)
+        .count();
+    note(&mut data.notes, cut, "texts of comparisons longer than the context, read from their end");
+    Ok(())
+}
+
+fn note(notes: &mut Vec<String>, n: usize, what: &str) {
+    if n > 0 {
+        notes.push(format!("{n} {what}"));
+    }
+}
+
+/// Refuses the first item at fault, or leaves all such out and says how many.
+fn keep<T>(
+    config: &SuperhfPipeline,
+    items: &mut Vec<T>,
+    path: &str,
+    expected: &str,
+    prompt: fn(&T) -> &String,
+    fault: impl Fn(&T) -> Option<TooLong<'_>>,
+) -> Result<usize, Error>
+where
+    T: Clone,
+{
+    let n = items.len();
+    if config.task.on_bad_record == OnBadRecord::Fail {
+        let Some(TooLong { prompt, n_tokens }) = items.iter().find_map(&fault) else { return Ok(0) };
+        let start: String = prompt.chars().take(40).collect();
+        let found = format!("{n_tokens}: {start:?}…");
+        return Err(match place(config, path, prompt) {
+            Some(line) => Error::record(path, line, "prompt", expected, found),
+            None => Error::Failed(format!("prompt: expected {expected}, found {found}")),
+        });
+    }
+    let kept: Vec<T> = items.iter().filter(|item| fault(item).is_none()).cloned().collect();
+    if kept.is_empty() && n > 0 {
+        let longest = items.iter().map(|i| prompt(i).len()).min().unwrap_or(0);
+        let found = format!("none of {n}, the shortest of {longest} bytes");
+        return Err(Error::Failed(format!("prompts: expected one of {expected}, found {found}")));
+    }
+    *items = kept;
+    Ok(n - items.len())
+}
+
+/// The line of a user's file where a prompt stands.
+fn place(config: &SuperhfPipeline, path: &str, prompt: &str) -> Option<usize> {
+    if config.task.name != TaskName::Files || path.is_empty() {
+        return None;
+    }
+    let mut records = data::prompts(Path::new(path), &Layout::default()).ok()?;
+    records.find_map(|r| r.ok().filter(|(_, r)| r.prompt == prompt).map(|(place, _)| place.line))
+}
