@@ -10,13 +10,14 @@ use rlhf_core::rng::stream;
 use rlhf_policy::batch::{Batch, Sequence};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::{Rollout, generate};
+use rlhf_policy::optim::AdamW;
 use rlhf_policy::sft::token_losses;
 use rlhf_policy::superhf::{MinibatchRecord, gradients, keep_best};
 use rlhf_reward::shape::length_penalty;
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::{Answer, Evaluation, answer, evaluate, rollout_generation, score};
-use super::{Optimizer, Setting, Start};
+use super::{Setting, Start};
 use crate::config::SuperhfPipeline;
 use crate::error::Error;
 use crate::pipeline::fit::{resumed, work};
@@ -123,7 +124,7 @@ fn one_round(
     setting: &mut Setting,
     session: &mut Session,
     policy: Decoder,
-    optim: &mut Optimizer,
+    optim: &mut AdamW,
     round: u64,
 ) -> Result<Decoder, Error> {
     let seed = config.seed.wrapping_add(cell.seed);
@@ -256,7 +257,7 @@ fn update(
     cell: &Cell,
     setting: &Setting,
     mut policy: Decoder,
-    optim: &mut Optimizer,
+    optim: &mut AdamW,
     lr: f64,
     prompts: &[Vec<u32>],
     answers: &[Answer],

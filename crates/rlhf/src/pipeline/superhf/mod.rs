@@ -23,7 +23,8 @@ pub use prepare::{Setting, existing, task_data};
 pub(in crate::pipeline) use rewards::pair_step;
 pub use summary::{Baseline, RewardFigures};
 
-use rlhf_policy::optim::AdamW;
+use burn::module::Module;
+use rlhf_policy::decoder::Decoder;
 
 use super::Outcome;
 use super::session::Session;
@@ -59,16 +60,12 @@ pub fn run(config: &SuperhfPipeline, mut session: Session) -> Result<Outcome, Er
 #[derive(Debug, Clone)]
 pub struct Start {
     /// On the autodiff device.
-    pub policy: rlhf_policy::decoder::Decoder,
+    pub policy: Decoder,
 }
 
 impl Start {
     /// The same weights on the plain device.
-    pub fn valid_copy(&self) -> rlhf_policy::decoder::Decoder {
-        use burn::module::Module as _;
+    pub fn valid_copy(&self) -> Decoder {
         self.policy.valid()
     }
 }
-
-/// Kept beside the loop so that the cell file shows the loop alone.
-type Optimizer = AdamW;
