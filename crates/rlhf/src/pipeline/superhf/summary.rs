@@ -225,7 +225,8 @@ fn result(measured: &Measured) -> Section {
     let mut section = Section::new("Result");
     let caption = "After the last round, on the evaluation prompts: mean and 95 % interval over seeds \
                    (Student t). Rewards are on each model's own scale; \
-                   best of N picks at inference, β and N are SuperHF's.";
+                   best of N picks at inference, β and N are SuperHF's. \
+                   Seeds vary the loop; the start policy and the rewards are shared.";
     section.push(result_table(measured, caption, &REWARDS));
     section.push(result_table(measured, "The same completions as texts.", &TEXTS));
     section
