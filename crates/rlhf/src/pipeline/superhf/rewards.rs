@@ -55,10 +55,6 @@ fn one(
         "proxy" => (&setting.data.train_preferences, &setting.data.train_rated),
         _ => (&setting.data.judge_preferences, &setting.data.judge_rated),
     };
-    if pairs.is_empty() && rated.is_empty() {
-        let expected = "preference records, from which both rewards learn";
-        return Err(Error::config("config", "task.preference_path", expected, "none"));
-    }
     let scorer = match kind {
         RewardKind::Bag => Scorer::Bag(match &done {
             Some(bytes) => serde_json::from_slice(bytes)

@@ -266,3 +266,90 @@ impl View<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::cell::Cell;
+    use super::super::evaluate::{Evaluation, Figures};
+    use super::*;
+
+    fn evaluation(proxy: f64, judge: f64, similarity: f64) -> Evaluation {
+        let values = [
+            ("reward/proxy", proxy),
+            ("reward/proxy_std", 1.0),
+            ("reward/judge", judge),
+            ("reward/judge_std", 1.0),
+            ("self_similarity", similarity),
+            ("completions/mean_length", 10.0),
+        ];
+        let values: BTreeMap<String, f64> = values.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        Evaluation { round: 1, figures: Figures { values }, samples: Vec::new() }
+    }
+
+    /// Three seeds a hundredth apart, and the start at rewards of 0 and a similarity of 0.2. A cell is
+    /// β, N, proxy, judge, similarity.
+    fn verdicts(cells: &[(f64, usize, f64, f64, f64)]) -> Vec<&'static str> {
+        let jitter = |seed: u64| seed as f64 / 100.0;
+        let start = (0..3).map(|_| evaluation(0.0, 0.0, 0.2)).collect();
+        let cells = cells
+            .iter()
+            .flat_map(|&(beta, n, proxy, judge, similarity)| {
+                (0..3).map(move |seed| {
+                    let j = jitter(seed);
+                    (Cell { beta, n, seed }, vec![evaluation(proxy + j, judge - j, similarity + j / 10.0)])
+                })
+            })
+            .collect();
+        let m = Measured { start, baselines: Vec::new(), cells };
+        let view = View { m: &m, beta: 0.5, n: 16, truth: "judge" };
+        [
+            view.reward_rises(),
+            view.no_gain_without_choice(),
+            view.beta_trades(),
+            view.collapse_without_prior(),
+            view.moderate_prior_keeps(),
+            view.saturation(),
+        ]
+        .map(|t| t.verdict)
+        .to_vec()
+    }
+
+    #[test]
+    fn evidence_is_read_from_its_intervals() {
+        let i = |low, estimate, high| Some(Interval { estimate, low, high });
+        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), i(0.1, 1.0, 2.0)]), "shown");
+        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), i(-0.1, 1.0, 2.0)]), "unclear");
+        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), i(-0.3, -0.2, -0.1)]), "not shown");
+        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), None]), "no data");
+        // 1 to 3 about 2 is 2 below 4, between 1 and 3; and 1 above 1, between 0 and 2.
+        assert_eq!(below(i(1.0, 2.0, 3.0), 4.0), i(1.0, 2.0, 3.0));
+        assert_eq!(below(i(1.0, 1.5, 3.0), 4.0), i(1.0, 2.5, 3.0));
+        assert_eq!(above(i(1.0, 1.5, 3.0), 1.0), i(0.0, 0.5, 2.0));
+    }
+
+    #[test]
+    fn what_the_paper_expects_is_shown() {
+        let cells = [
+            (0.5, 1, 0.0, 0.0, 0.2),
+            (0.5, 4, 0.8, 0.8, 0.22),
+            (0.0, 16, 4.0, 1.0, 0.8),
+            (0.5, 16, 1.2, 1.1, 0.25),
+        ];
+        assert_eq!(verdicts(&cells), ["shown"; 6]);
+    }
+
+    #[test]
+    fn what_contradicts_it_is_not() {
+        // The judge falls; N = 1 gains as much; β raises both; no collapse at β = 0; the moderate
+        // prior collapses to nothing alike; doublings give more and more.
+        let cells = [
+            (0.5, 1, 1.2, -2.0, 0.2),
+            (0.5, 4, 1.2, -1.9, 0.2),
+            (0.0, 16, 0.5, 0.5, 0.01),
+            (0.5, 16, 1.2, -1.0, 0.02),
+        ];
+        assert_eq!(verdicts(&cells), ["not shown"; 6]);
+    }
+}
