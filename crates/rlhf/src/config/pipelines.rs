@@ -8,6 +8,7 @@ use rlhf_core::loss::superhf::{KlPositions, KlReduction, SuperhfConfig};
 use rlhf_core::number::{Bound, Positive, Prob, Weight};
 use rlhf_policy::hf::DecoderConfig;
 use rlhf_policy::optim::AdamWConfig;
+use rlhf_policy::tokenizer::Tokenizer;
 use rlhf_policy::trim::Trim;
 use serde::{Deserialize, Serialize};
 
@@ -185,13 +186,18 @@ impl PolicySection {
             "eos_token_id": eos,
             "pad_token_id": pad,
         });
-        DecoderConfig::parse(&json.to_string()).map_err(|e| match e {
-            rlhf_policy::error::Error::Config { field, expected, found } => {
-                Error::config("config", format!("policy.{field}"), expected, found)
-            }
-            other => other.into(),
-        })
+        scratch_config("policy", &json)
     }
+}
+
+/// A scratch decoder's config from the keys of `section`, which an error names.
+fn scratch_config(section: &str, json: &serde_json::Value) -> Result<DecoderConfig, Error> {
+    DecoderConfig::parse(&json.to_string()).map_err(|e| match e {
+        rlhf_policy::error::Error::Config { field, expected, found } => {
+            Error::config("config", format!("{section}.{field}"), expected, found)
+        }
+        other => other.into(),
+    })
 }
 
 section!(
@@ -464,6 +470,30 @@ section!(
         initializer_range: Positive,
     }
 );
+
+impl RewardModelSection {
+    /// The scratch trunk's `config.json` for a tokenizer's vocabulary and its special tokens, with
+    /// room for `max_length` tokens.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
+    pub fn decoder(&self, tokenizer: &Tokenizer, max_length: NonZeroUsize) -> Result<DecoderConfig, Error> {
+        let json = serde_json::json!({
+            "model_type": "llama",
+            "vocab_size": tokenizer.vocab_size(),
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "max_position_embeddings": max_length,
+            "initializer_range": self.initializer_range.get(),
+            "eos_token_id": tokenizer.eos(),
+            "pad_token_id": tokenizer.pad(),
+        });
+        scratch_config("model", &json)
+    }
+}
 
 section!(
     /// `[training]` of a reward pipeline.

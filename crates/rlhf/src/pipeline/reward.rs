@@ -9,7 +9,6 @@ use rlhf_core::loss::bradley_terry::BradleyTerryConfig;
 use rlhf_core::rng::stream;
 use rlhf_eval::report::{self, Report, Section, Table};
 use rlhf_eval::stats::{self, Interval, Tally};
-use rlhf_policy::hf::DecoderConfig;
 use rlhf_policy::tokenizer::Tokenizer;
 use rlhf_reward::bag::{BagConfig, BagOfWords};
 use rlhf_reward::folds::folds;
@@ -202,7 +201,7 @@ fn transformer(
         train.iter().flat_map(|p| [p.prompt.clone(), p.chosen.clone(), p.rejected.clone()]).collect();
     let tokenizer = models::train_tokenizer(&texts, config.model.vocab_size.get())?;
     let (eos, pad, most) = (tokenizer.eos(), tokenizer.pad(), config.data.max_length.get());
-    let decoder = decoder(config, &tokenizer)?;
+    let decoder = config.model.decoder(&tokenizer, config.data.max_length)?;
     let pairs: Vec<TokenPair> = train
         .iter()
         .map(|p| TokenPair {
@@ -230,24 +229,6 @@ fn transformer(
     })?;
     let scorer = Scorer::Transformer { model: Box::new(model.valid()), config: Box::new(decoder), eos, pad };
     Ok(Model::Transformer { scorer: Box::new(scorer), tokenizer: Box::new(tokenizer) })
-}
-
-fn decoder(config: &RewardPipeline, tokenizer: &Tokenizer) -> Result<DecoderConfig, Error> {
-    let m = &config.model;
-    let json = serde_json::json!({
-        "model_type": "llama",
-        "vocab_size": tokenizer.vocab_size(),
-        "hidden_size": m.hidden_size,
-        "intermediate_size": m.intermediate_size,
-        "num_hidden_layers": m.num_hidden_layers,
-        "num_attention_heads": m.num_attention_heads,
-        "num_key_value_heads": m.num_key_value_heads,
-        "max_position_embeddings": config.data.max_length,
-        "initializer_range": m.initializer_range.get(),
-        "eos_token_id": tokenizer.eos(),
-        "pad_token_id": tokenizer.pad(),
-    });
-    Ok(DecoderConfig::parse(&json.to_string())?)
 }
 
 /// Share of pairs whose chosen answer is the shorter one, and the longer one; in characters, equal
