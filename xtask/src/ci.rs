@@ -45,12 +45,16 @@ const STEPS: &[(&str, Action)] = &[
     ("doctest", Action::DocTest),
     ("build", Action::Cargo(&["build", "--release", "--workspace"])),
     ("examples", Action::Examples),
-    ("rlhf-core alone", Action::Cargo(&["check", "--release", "-p", "rlhf-core", "--no-default-features"])),
+    ("rlhf-core without Burn", Action::NoBurn(&CORE_TREE)),
+    ("rlhf-core alone", Action::Cargo(&CORE)),
     ("rlhf-eval alone", Action::Cargo(&["check", "--release", "-p", "rlhf-eval"])),
     ("rlhf, flex", Action::Cargo(&FLEX)),
     ("rlhf, ndarray", Action::Cargo(&NDARRAY)),
 ];
 
+/// Everything that the twins and the host arithmetic need, tests included, is free of Burn.
+const CORE_TREE: [&str; 6] = ["tree", "-p", "rlhf-core", "--no-default-features", "--prefix", "none"];
+const CORE: [&str; 5] = ["test", "--release", "-p", "rlhf-core", "--no-default-features"];
 const FLEX: [&str; 7] = ["check", "--release", "-p", "rlhf", "--no-default-features", "--features", "flex"];
 const NDARRAY: [&str; 7] =
     ["check", "--release", "-p", "rlhf", "--no-default-features", "--features", "ndarray"];

@@ -82,13 +82,15 @@ pub(crate) fn show(command: &Command) -> String {
     words.join(" ")
 }
 
-/// `mutants [flags…]`: cargo-mutants on rlhf-core. By hand, not in `ci`: it takes hours.
+/// `mutants [flags…]`: cargo-mutants on rlhf-core, against its own tests and the laws of its losses. By
+/// hand, not in `ci`: it takes hours.
 pub(crate) fn mutants(workspace: &Workspace, arguments: &[String]) -> Outcome {
     if !has_subcommand(workspace, "mutants") {
         return Err("cargo-mutants is not installed: `cargo install cargo-mutants --locked`".to_owned());
     }
     let mut command = cargo(workspace);
-    command.args(["mutants", "--package", "rlhf-core"]).args(arguments);
+    command.args(["mutants", "--package", "rlhf-core"]);
+    command.args(["--test-package", "rlhf-core", "--test-package", "rlhf-laws"]).args(arguments);
     run(&mut command)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `tidy`: what no compiler checks. Also a test of this package.
 
+mod choosing;
 mod layers;
 mod text;
 
@@ -28,6 +29,7 @@ fn findings(workspace: &Workspace) -> Vec<Finding> {
     let mut findings = layers::findings(workspace);
     findings.extend(head::loss_files(workspace).1);
     findings.extend(codegen::check(workspace));
+    findings.extend(choosing::findings(workspace));
     findings.extend(text::findings(workspace));
     findings
 }

@@ -9,6 +9,7 @@
 //! mask. Logits must be finite; a token that must not occur is left out by the sampler, not here.
 
 use crate::host::stable::{log_softmax, logsumexp};
+use crate::real::Real;
 
 #[cfg(feature = "burn")]
 pub use tensor::{at_temperature, entropy, selected_logp, token_logp};
@@ -17,24 +18,24 @@ pub use tensor::{at_temperature, entropy, selected_logp, token_logp};
 ///
 /// ```
 /// // Two equal logits: each has probability one half.
-/// let logp = rlhf_core::logp::token_logp_scalar(&[3.0, 3.0], 1);
+/// let logp = rlhf_core::logp::token_logp_scalar(&[3.0, 3.0f64], 1);
 /// assert!((logp + std::f64::consts::LN_2).abs() < 1e-15);
 /// ```
 ///
 /// # Panics
 /// When `token` is not below the row's length.
-pub fn token_logp_scalar(logits: &[f64], token: usize) -> f64 {
+pub fn token_logp_scalar<R: Real>(logits: &[R], token: usize) -> R {
     logits[token] - logsumexp(logits)
 }
 
 /// One row's entropy in nats: the definition of [`entropy`].
 ///
 /// ```
-/// let h = rlhf_core::logp::entropy_scalar(&[1.0, 1.0, 1.0, 1.0]);
+/// let h = rlhf_core::logp::entropy_scalar(&[1.0f64; 4]);
 /// assert!((h - 4f64.ln()).abs() < 1e-15);
 /// ```
-pub fn entropy_scalar(logits: &[f64]) -> f64 {
-    -log_softmax(logits).iter().map(|logp| logp.exp() * logp).sum::<f64>()
+pub fn entropy_scalar<R: Real>(logits: &[R]) -> R {
+    -log_softmax(logits).into_iter().map(|logp| logp.exp() * logp).sum::<R>()
 }
 
 #[cfg(feature = "burn")]

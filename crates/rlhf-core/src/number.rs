@@ -66,10 +66,51 @@ ranged!(
     /// A probability.
     Prob, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x)
 );
+ranged!(
+    /// A probability that is neither certain nor impossible.
+    OpenProb, "a number above 0 and below 1", |x| x > 0.0 && x < 1.0
+);
+ranged!(
+    /// How often a label is wrong: less than every second time, or it would say the opposite.
+    FlipRate, "a number of at least 0 and below 0.5", |x| (0.0..0.5).contains(&x)
+);
+ranged!(
+    /// Any number of either sign but neither infinite nor NaN.
+    Finite, "a finite number", |x| x.is_finite()
+);
+
+impl Bound {
+    /// A number of a preset's source; its test reads each one back, range and all.
+    pub(crate) const fn literal(x: f64) -> Self {
+        Self(x)
+    }
+
+    /// No bound.
+    pub const NONE: Self = Self(f64::INFINITY);
+}
+
+impl FlipRate {
+    /// No label is wrong.
+    pub const ZERO: Self = Self(0.0);
+}
+
+impl Prob {
+    /// Impossible.
+    pub const ZERO: Self = Self(0.0);
+    /// Certain.
+    pub const ONE: Self = Self(1.0);
+}
 
 impl Weight {
+    /// A number of a preset's source; its test reads each one back, range and all.
+    pub(crate) const fn literal(x: f64) -> Self {
+        Self(x)
+    }
+
     /// The term is off.
     pub const ZERO: Self = Self(0.0);
+    /// The term counts as it stands.
+    pub const ONE: Self = Self(1.0);
 }
 
 #[cfg(test)]
@@ -81,6 +122,9 @@ mod tests {
         assert!(Beta::new(0.0).is_err() && Beta::new(f64::MIN_POSITIVE).is_ok());
         assert!(Beta::new(f64::INFINITY).is_err() && Beta::new(f64::NAN).is_err());
         assert!(Weight::new(0.0).is_ok() && Weight::new(-1e-300).is_err() && Weight::new(f64::NAN).is_err());
+        assert!(FlipRate::new(0.0).is_ok() && FlipRate::new(0.5).is_err() && FlipRate::new(-0.1).is_err());
+        assert!(OpenProb::new(0.0).is_err() && OpenProb::new(1.0).is_err() && OpenProb::new(1e-300).is_ok());
+        assert!(Finite::new(-3.0).is_ok() && Finite::new(f64::NEG_INFINITY).is_err());
         assert!(Prob::new(0.0).is_ok() && Prob::new(1.0).is_ok() && Prob::new(1.0 + f64::EPSILON).is_err());
     }
 

@@ -1,5 +1,7 @@
 //! Exponentials that neither overflow nor lose their tails.
 
+use crate::real::Real;
+
 /// `log(1 + eˣ)`: x for large x, eˣ for small ones, with all digits between.
 ///
 /// ```
@@ -21,21 +23,26 @@ pub fn sigmoid(x: f64) -> f64 {
 }
 
 /// `log Σ exp xᵢ`; −∞ for an empty slice or one that holds nothing else.
-pub fn logsumexp(x: &[f64]) -> f64 {
-    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+pub fn logsumexp<R: Real>(x: &[R]) -> R {
+    let max = largest(x);
     if max == f64::NEG_INFINITY {
         // `f64::max` ignores NaN: a slice of NaN must not pass for an empty one.
-        return if x.iter().any(|x| x.is_nan()) { f64::NAN } else { max };
+        return R::from(if x.iter().any(|x| x.value().is_nan()) { f64::NAN } else { max });
     }
-    max + x.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
+    x.iter().map(|x| (*x - max).exp()).sum::<R>().ln() + max
 }
 
 /// `xᵢ − log Σ exp xⱼ`, computed from the largest so that a large common shift costs no digits.
-pub fn log_softmax(x: &[f64]) -> Vec<f64> {
-    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let shifted: Vec<f64> = x.iter().map(|x| x - max).collect();
-    let log_sum = shifted.iter().map(|x| x.exp()).sum::<f64>().ln();
+pub fn log_softmax<R: Real>(x: &[R]) -> Vec<R> {
+    let max = largest(x);
+    let shifted: Vec<R> = x.iter().map(|x| *x - max).collect();
+    let log_sum = shifted.iter().map(|x| x.exp()).sum::<R>().ln();
     shifted.into_iter().map(|x| x - log_sum).collect()
+}
+
+/// A shift that changes no value, so it carries no slope.
+fn largest<R: Real>(x: &[R]) -> f64 {
+    x.iter().map(|x| x.value()).fold(f64::NEG_INFINITY, f64::max)
 }
 
 #[cfg(test)]
@@ -64,7 +71,7 @@ mod tests {
 
     #[test]
     fn nothing_sums_to_nothing_and_nan_stays() {
-        assert_eq!(logsumexp(&[]).to_bits(), f64::NEG_INFINITY.to_bits());
+        assert_eq!(logsumexp::<f64>(&[]).to_bits(), f64::NEG_INFINITY.to_bits());
         assert_eq!(logsumexp(&[f64::NEG_INFINITY]).to_bits(), f64::NEG_INFINITY.to_bits());
         assert!(logsumexp(&[f64::NAN]).is_nan() && logsumexp(&[1.0, f64::NAN]).is_nan());
     }

@@ -14,8 +14,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::stable::softplus;
 use crate::number::Weight;
+use crate::real::Real;
 
 #[cfg(feature = "burn")]
 pub use tensor::{BradleyTerryLoss, bradley_terry};
@@ -40,13 +40,13 @@ impl Default for BradleyTerryConfig {
 /// use rlhf_core::loss::bradley_terry::bradley_terry_scalar;
 ///
 /// // The wrong way round by 2: log(1 + e²).
-/// let loss = bradley_terry_scalar(Default::default(), [0.0, 2.0], 0.0);
+/// let loss = bradley_terry_scalar(Default::default(), [0.0, 2.0f64], 0.0);
 /// assert!((loss - 2.1269280110429727).abs() < 1e-15);
 /// ```
-pub fn bradley_terry_scalar(config: BradleyTerryConfig, rewards: [f64; 2], margin: f64) -> f64 {
+pub fn bradley_terry_scalar<R: Real>(config: BradleyTerryConfig, rewards: [R; 2], margin: f64) -> R {
     let [chosen, rejected] = rewards;
-    let centre = config.center_rewards_coefficient.get() * (chosen + rejected).powi(2);
-    softplus(-(chosen - rejected - margin)) + centre
+    let centre = (chosen + rejected).square() * config.center_rewards_coefficient.get();
+    (-(chosen - rejected - margin)).softplus() + centre
 }
 
 #[cfg(feature = "burn")]

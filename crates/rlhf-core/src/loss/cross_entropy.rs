@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::stable::log_softmax;
 use crate::logp::token_logp_scalar;
 use crate::number::Prob;
+use crate::real::Real;
 
 #[cfg(feature = "burn")]
 pub use tensor::{cross_entropy, cross_entropy_smoothed};
@@ -34,13 +35,13 @@ pub struct CrossEntropyConfig {
 ///
 /// ```
 /// // Two equal logits: −log ½.
-/// let loss = rlhf_core::loss::cross_entropy::cross_entropy_scalar(&[0.0, 0.0], 0);
+/// let loss = rlhf_core::loss::cross_entropy::cross_entropy_scalar(&[0.0, 0.0f64], 0);
 /// assert!((loss - std::f64::consts::LN_2).abs() < 1e-15);
 /// ```
 ///
 /// # Panics
 /// When `target` is not below the row's length.
-pub fn cross_entropy_scalar(logits: &[f64], target: usize) -> f64 {
+pub fn cross_entropy_scalar<R: Real>(logits: &[R], target: usize) -> R {
     -token_logp_scalar(logits, target)
 }
 
@@ -48,11 +49,11 @@ pub fn cross_entropy_scalar(logits: &[f64], target: usize) -> f64 {
 ///
 /// # Panics
 /// When `target` is not below the row's length.
-pub fn cross_entropy_smoothed_scalar(config: CrossEntropyConfig, logits: &[f64], target: usize) -> f64 {
+pub fn cross_entropy_smoothed_scalar<R: Real>(config: CrossEntropyConfig, logits: &[R], target: usize) -> R {
     let eps = config.label_smoothing.get();
     let logp = log_softmax(logits);
-    let uniform = logp.iter().sum::<f64>() / logp.len() as f64;
-    -(1.0 - eps) * logp[target] - eps * uniform
+    let uniform = logp.iter().copied().sum::<R>() / logp.len() as f64;
+    logp[target] * (eps - 1.0) - uniform * eps
 }
 
 #[cfg(feature = "burn")]

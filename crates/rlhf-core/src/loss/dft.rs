@@ -11,6 +11,7 @@
 //! Detached: the weight p(y).
 
 use crate::logp::token_logp_scalar;
+use crate::real::Real;
 
 #[cfg(feature = "burn")]
 pub use tensor::dft;
@@ -19,15 +20,15 @@ pub use tensor::dft;
 ///
 /// ```
 /// // p(y) = ½: ½ log 2.
-/// let loss = rlhf_core::loss::dft::dft_scalar(&[0.0, 0.0], 0);
+/// let loss = rlhf_core::loss::dft::dft_scalar(&[0.0, 0.0f64], 0);
 /// assert!((loss - 0.5 * std::f64::consts::LN_2).abs() < 1e-15);
 /// ```
 ///
 /// # Panics
 /// When `target` is not below the row's length.
-pub fn dft_scalar(logits: &[f64], target: usize) -> f64 {
+pub fn dft_scalar<R: Real>(logits: &[R], target: usize) -> R {
     let logp = token_logp_scalar(logits, target);
-    -logp.exp() * logp
+    -logp.exp().detached() * logp
 }
 
 #[cfg(feature = "burn")]
@@ -60,6 +61,6 @@ mod tests {
     #[test]
     fn an_impossible_token_costs_nothing() {
         // p log p → 0: the point of the method, and the opposite of cross-entropy.
-        assert!(dft_scalar(&[0.0, 5e3], 0).abs() < 1e-300);
+        assert!(dft_scalar::<f64>(&[0.0, 5e3], 0).abs() < 1e-300);
     }
 }

@@ -10,17 +10,19 @@
 //! Departures: none; the mean is the caller's.
 //! Detached: `target`.
 
+use crate::real::Real;
+
 #[cfg(feature = "burn")]
 pub use tensor::regression;
 
 /// One example's loss: the definition of [`regression`].
 ///
 /// ```
-/// let loss = rlhf_core::loss::regression::regression_scalar(2.5, 1.0);
+/// let loss = rlhf_core::loss::regression::regression_scalar(2.5f64, 1.0);
 /// assert!((loss - 2.25).abs() < 1e-15);
 /// ```
-pub fn regression_scalar(reward: f64, target: f64) -> f64 {
-    (reward - target) * (reward - target)
+pub fn regression_scalar<R: Real>(reward: R, target: f64) -> R {
+    (reward - target).square()
 }
 
 #[cfg(feature = "burn")]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::stable::log_softmax;
 use crate::logp::token_logp_scalar;
 use crate::number::Weight;
+use crate::real::Real;
 
 #[cfg(feature = "burn")]
 pub use tensor::forward_kl;
@@ -89,9 +90,9 @@ pub struct SuperhfLoss {
 ///
 /// # Panics
 /// On rows of different lengths.
-pub fn forward_kl_scalar(policy: &[f64], prior: &[f64]) -> f64 {
+pub fn forward_kl_scalar<R: Real>(policy: &[R], prior: &[f64]) -> R {
     assert_eq!(policy.len(), prior.len(), "forward_kl_scalar: policy and prior differ in length");
-    log_softmax(prior).iter().zip(log_softmax(policy)).map(|(p0, p)| p0.exp() * (p0 - p)).sum()
+    log_softmax(prior).iter().zip(log_softmax(policy)).map(|(p0, p)| (-p + *p0) * p0.exp()).sum()
 }
 
 /// The loss of a minibatch: the definition that the fine-tuning step is tested against.

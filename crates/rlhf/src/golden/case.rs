@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// A nested list of numbers, flattened row by row. `null` is NaN, `true` is 1.
+/// A nested list of numbers, flattened row by row. `null` and `"nan"` are NaN, `true` is 1.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Array {
     pub(super) values: Vec<f64>,
@@ -16,6 +16,7 @@ impl Array {
             Value::Number(n) => Ok(Self { values: vec![n.as_f64().unwrap_or(f64::NAN)], shape: vec![] }),
             Value::Bool(b) => Ok(Self { values: vec![f64::from(u8::from(*b))], shape: vec![] }),
             Value::Null => Ok(Self { values: vec![f64::NAN], shape: vec![] }),
+            Value::String(text) if text == "nan" => Ok(Self { values: vec![f64::NAN], shape: vec![] }),
             Value::Array(items) => {
                 let parts = items.iter().map(Self::read).collect::<Result<Vec<_>, _>>()?;
                 let inner = parts.first().map(|p| p.shape.clone()).unwrap_or_default();
@@ -137,13 +138,25 @@ impl<'a> Case<'a> {
         format!("expected a known case and dtype, found {} {}", self.name(), self.dtype())
     }
 
-    /// What the case expects: `(quantity, value)` of outputs, gradients and metrics.
+    /// What the case expects: `(quantity, value)` of outputs, gradients and metrics. What is nested
+    /// is named by its path: `metrics.kl`, `steps.0.loss`.
     pub(super) fn expected(&self) -> Vec<(String, &'a Value)> {
         let part = |key: &str, prefix: &str| -> Vec<(String, &'a Value)> {
             let map = self.case.get(key).and_then(Value::as_object);
-            map.map(|m| m.iter().map(|(k, v)| (format!("{prefix}{k}"), v)).collect()).unwrap_or_default()
+            map.into_iter().flatten().flat_map(|(k, v)| leaves(format!("{prefix}{k}"), v)).collect()
         };
         [part("outputs", ""), part("grads", "grads."), part("metrics", "metrics.")].concat()
+    }
+}
+
+/// A value, or those that it holds by name.
+fn leaves(name: String, value: &Value) -> Vec<(String, &Value)> {
+    match value {
+        Value::Object(map) => map.iter().flat_map(|(k, v)| leaves(format!("{name}.{k}"), v)).collect(),
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            items.iter().enumerate().flat_map(|(i, v)| leaves(format!("{name}.{i}"), v)).collect()
+        }
+        _ => vec![(name, value)],
     }
 }
 

@@ -1,9 +1,10 @@
 //! Golden files: values that other systems computed, run through our own code.
 //!
 //! A file is `{"meta": …, "inputs": …, "cases": [{"name", "dtype", "params", "inputs"?, "outputs",
-//! "grads"?, "metrics"?}]}`. `f64` cases go through the scalar twins with gradients derived by
-//! hand, `f32` and `bf16` cases through the tensor code with autodiff on the device given. Whatever
-//! a case expects must be computed: an unknown file, case, parameter or quantity is a failure.
+//! "grads"?, "metrics"?}]}`, a list of pins, or an index of such files. `f64` cases go through the
+//! scalar twins with their exact slopes ([`rlhf_core::real`]; of rows of logits derived by hand),
+//! `f32` and `bf16` cases through the tensor code with autodiff on the device given. Whatever a case
+//! expects must be computed: an unknown file, case, parameter or quantity is a failure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +14,40 @@ use serde_json::Value;
 
 use crate::error::Error;
 
+mod a2po;
+mod batch_logps;
+mod bco;
 mod case;
 mod compare;
+mod cpo;
+mod dpo;
+mod dpo_trl024;
+mod fused;
+mod grpo;
+mod grpo_advantages;
+mod gspo_token;
+mod importance;
+mod kto;
 mod logprob;
+mod nash_md;
+mod online_dpo;
 mod optim;
+mod orpo;
+mod pins;
+mod ppo;
 mod reward;
+mod rloo;
+mod rloo_advantages;
 mod rows;
 mod sampling;
 mod sft;
+mod sppo;
 mod superhf;
+mod tensor_utils;
 #[cfg(test)]
 mod tests;
+mod triple;
+mod xpo;
 
 use case::Case;
 use compare::Computed;
@@ -52,16 +76,44 @@ pub fn run(paths: &[PathBuf], device: &Device) -> Result<Outcome, Error> {
         let text = fs::read_to_string(path).map_err(|e| Error::io("reading", path, e))?;
         let file: Value = serde_json::from_str(&text)
             .map_err(|e| Error::record(path, e.line(), "file", "JSON", e.to_string()))?;
-        run_file(path, &file, device, &mut outcome);
+        match &file {
+            Value::Array(pins) => run_file(path, &pins::as_cases(pins), device, &mut outcome),
+            _ if file["meta"].is_null() => run_index(path, &file, &mut outcome)?,
+            _ => run_file(path, &file, device, &mut outcome),
+        }
     }
     Ok(outcome)
+}
+
+/// An index of golden files: each entry's file lies beside it and has as many cases as it says.
+fn run_index(path: &Path, index: &Value, outcome: &mut Outcome) -> Result<(), Error> {
+    let base = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(entries) = index.as_object().filter(|o| !o.is_empty()) else {
+        outcome.fail(vec![format!("{base}: expected golden cases or an index of them, found neither")]);
+        return Ok(());
+    };
+    for (name, entry) in entries {
+        let beside = path.with_file_name(name);
+        let text = fs::read_to_string(&beside).map_err(|e| Error::io("reading", &beside, e))?;
+        let file: Value = serde_json::from_str(&text)
+            .map_err(|e| Error::record(&beside, e.line(), "file", "JSON", e.to_string()))?;
+        let found = file.as_array().or_else(|| file["cases"].as_array()).map_or(0, Vec::len);
+        match entry["cases"].as_u64() {
+            Some(n) if n == found as u64 => outcome.passed += 1,
+            expected => {
+                outcome.fail(vec![format!("{base}: {name}: expected {expected:?} cases, found {found}")]);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn run_file(path: &Path, file: &Value, device: &Device, outcome: &mut Outcome) {
     let base = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = file["meta"]["file"].as_str().unwrap_or(&base);
     let Some(checker) = checker(name) else {
-        return outcome.fail(vec![format!("{base}: expected one of {}, found {name}", KNOWN.join(", "))]);
+        let known: Vec<&str> = CHECKERS.iter().map(|(name, _)| *name).collect();
+        return outcome.fail(vec![format!("{base}: expected one of {}, found {name}", known.join(", "))]);
     };
     let Some(cases) = file["cases"].as_array().filter(|c| !c.is_empty()) else {
         return outcome.fail(vec![format!("{base}: cases: expected a list with cases, found none")]);
@@ -88,24 +140,42 @@ impl Outcome {
     }
 }
 
-/// Files that can be checked.
-const KNOWN: [&str; 6] = [
-    "superhf_official.json",
-    "reward.json",
-    "sft.json",
-    "logprob_entropy.json",
-    "optim.json",
-    "sampling.json",
+/// Files that can be checked, each with its checker.
+const CHECKERS: &[(&str, Checker)] = &[
+    ("a2po.json", a2po::check),
+    ("batch_logps_gkd.json", batch_logps::check),
+    ("bco.json", bco::check),
+    ("cpo_simpo.json", cpo::check),
+    ("dpo_extreme.json", dpo::check),
+    ("dpo_fdivergence.json", dpo::check),
+    ("dpo_losses.json", dpo::check),
+    ("dpo_options.json", dpo::check),
+    ("dpo_trl024.json", dpo_trl024::check),
+    ("fused_lm_head.json", fused::check),
+    ("grpo_advantages.json", grpo_advantages::check),
+    ("grpo_losses.json", grpo::check),
+    ("gspo_token.json", gspo_token::check),
+    ("importance_ratio.json", importance::check),
+    ("kto.json", kto::check),
+    ("logprob_entropy.json", logprob::check),
+    ("nash_md.json", nash_md::check),
+    ("online_dpo.json", online_dpo::check),
+    ("optim.json", optim::check),
+    ("orpo.json", orpo::check),
+    ("pins.json", pins::check),
+    ("ppo.json", ppo::check),
+    ("reward.json", reward::check),
+    ("rloo_advantages.json", rloo_advantages::check),
+    ("rloo_losses.json", rloo::check),
+    ("sampling.json", sampling::check),
+    ("sft.json", sft::check),
+    ("sppo_official.json", sppo::check),
+    ("superhf_official.json", superhf::check),
+    ("tensor_utils.json", tensor_utils::check),
+    ("tpo.json", triple::check),
+    ("xpo.json", xpo::check),
 ];
 
 fn checker(file: &str) -> Option<Checker> {
-    Some(match file {
-        "superhf_official.json" => superhf::check,
-        "reward.json" => reward::check,
-        "sft.json" => sft::check,
-        "logprob_entropy.json" => logprob::check,
-        "optim.json" => optim::check,
-        "sampling.json" => sampling::check,
-        _ => return None,
-    })
+    CHECKERS.iter().find(|(name, _)| *name == file).map(|(_, checker)| *checker)
 }

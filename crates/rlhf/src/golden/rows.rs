@@ -1,6 +1,6 @@
 //! Rows of logits in both precisions, and the gradients of the scalar twins.
 
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 use rlhf_core::host::stable::log_softmax;
 use rlhf_core::logp::{entropy_scalar, token_logp_scalar};
 
@@ -77,4 +77,12 @@ pub(super) fn predicted(labels: &[i64], t: usize) -> Vec<(usize, usize)> {
         (i % t > 0).then(|| (i - 1, token))
     };
     labels.iter().enumerate().filter_map(scored).collect()
+}
+
+/// A mask of 0 and 1 as `[R, T]`.
+pub(super) fn mask(values: &Array, device: &Device) -> Tensor<2, Bool> {
+    let t = values.shape.last().copied().unwrap_or(1);
+    let values = values.whole();
+    let r = values.len() / t;
+    Tensor::<2, Int>::from_data(TensorData::new(values, [r, t]), device).equal_elem(1)
 }

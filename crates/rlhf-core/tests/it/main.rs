@@ -1,4 +1,0 @@
-//! Laws that every loss keeps.
-
-#[cfg(feature = "burn")]
-mod laws;
