@@ -88,7 +88,11 @@ fn replaced(readme: &str, table: &str) -> Result<String, Finding> {
 pub(crate) fn table(files: &[LossFile]) -> String {
     let mut text = String::from("| paper | function | file |\n| --- | --- | --- |\n");
     for loss in files {
-        let functions: Vec<String> = loss.functions.iter().map(|f| format!("`{}`", f.name)).collect();
+        let has = |name: &str| loss.functions.iter().any(|f| f.name == name);
+        // A twin is the function's own name and `_scalar`: said once above the table.
+        let is_twin = |name: &str| name.strip_suffix("_scalar").is_some_and(has);
+        let alone = loss.functions.iter().filter(|f| !is_twin(&f.name));
+        let functions: Vec<String> = alone.map(|f| format!("`{}`", f.name)).collect();
         let name = loss.file.rsplit('/').next().unwrap_or(&loss.file);
         let row =
             format!("| {} | {} | [{name}]({}) |\n", paper(&loss.paper), functions.join(", "), loss.file);
@@ -137,7 +141,7 @@ mod tests {
         };
         let row = table(&[loss]).lines().nth(2).map(str::to_owned);
         let expected = "| Rafailov et al., *Direct Preference Optimization*, \
-                        [arXiv:2305.18290](https://arxiv.org/abs/2305.18290) | `dpo_scalar`, `dpo` | \
+                        [arXiv:2305.18290](https://arxiv.org/abs/2305.18290) | `dpo` | \
                         [dpo.rs](crates/rlhf-core/src/loss/dpo.rs) |";
         assert_eq!(row.as_deref(), Some(expected));
     }
