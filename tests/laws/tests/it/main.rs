@@ -7,6 +7,7 @@ mod law;
 mod pairs;
 mod pairs_unpaired;
 mod policy_gradient;
+mod preset;
 mod reference_free;
 mod selfplay;
 mod sequence_policy;
