@@ -8,11 +8,11 @@
 //! `logit_scale`, cap is `softcap` (without one z = scale · y / T).
 //!
 //! A vocabulary of 32,000 and 4096 tokens are half a gigabyte of logits, and autodiff keeps several
-//! such buffers. Here at most `tile` logits exist at once, forward and backward; what is kept is of
-//! the size of `hidden`. [`fused_logp`] is called like
+//! such buffers. Here `tile` logits and their softmax exist at once, forward and backward; what is
+//! kept is of the size of `hidden`. [`fused_logp`] is called like
 //! [`token_logp`](crate::logp::token_logp), and autodiff differentiates its result with respect to
-//! `hidden`. Only the head's own gradient needs the gradient of the loss first: it is added after
-//! the backward pass, by [`HeadPass::backward`] in place of `loss.backward()`.
+//! `hidden`. Only the head's own gradient needs the gradient of the loss first: it comes after the
+//! backward pass, by [`HeadPass::backward`] in place of `loss.backward()`, and in no other way.
 //!
 //! Blocks depend on the sizes and on `tile`, never on the number of threads.
 
@@ -53,7 +53,7 @@ pub struct FusedConfig {
     pub logit_scale: Option<Positive>,
     /// The cap of Gemma 2's tanh on the scaled products; absent for none.
     pub softcap: Option<Positive>,
-    /// Logits that exist at once, at least one row or column of them. It changes only rounding.
+    /// Logits that exist at once: [`TILE`], more on a large device. It changes only rounding.
     pub tile: NonZeroUsize,
 }
 

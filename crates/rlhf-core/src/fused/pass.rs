@@ -37,8 +37,8 @@ pub struct HeadGradient {
 /// use rlhf_core::fused::{FusedConfig, Head, fused_logp};
 /// use rlhf_core::number::Positive;
 ///
-/// # fn main() -> Result<(), rlhf_core::error::NumError> {
-/// let device = Device::flex().autodiff();
+/// # fn example(device: Device) -> Result<(), rlhf_core::error::NumError> {
+/// let device = device.autodiff();
 /// let hidden = Tensor::ones([1, 1], &device).require_grad();
 /// let head = Head { weight: Tensor::zeros([2, 1], &device).require_grad(), bias: None };
 /// let tokens = Tensor::from_data([0], &device);
@@ -218,7 +218,7 @@ impl Kept {
     ) -> Tensor<2> {
         let ([m, wide], [v, _]) = (rows.dims(), columns.weight.dims());
         let [height, _] = config.shape(m, v);
-        let mut sum = Tensor::zeros([v, wide], &rows.device());
+        let mut sum: Option<Tensor<2>> = None;
         for (block, start) in (0..m).step_by(height).enumerate() {
             let n = height.min(m - start);
             let some = |x: &Tensor<2>| x.clone().narrow(0, start, n);
@@ -239,8 +239,12 @@ impl Kept {
             if let Some(slope) = logits.slope {
                 pulled = pulled * slope;
             }
-            sum = sum + pulled.transpose().matmul(some(rows) * on_rows);
+            let part = pulled.transpose().matmul(some(rows) * on_rows);
+            sum = Some(match sum {
+                Some(sum) => sum + part,
+                None => part,
+            });
         }
-        sum
+        sum.unwrap_or_else(|| Tensor::zeros([v, wide], &rows.device()))
     }
 }

@@ -46,7 +46,7 @@ pub struct FusedStats {
 ///
 /// It takes two products of the size of the logits, or one where `hidden` needs no gradient. A
 /// frozen head, whose weight needs no gradient, is then done with; a trained one gets its gradient
-/// from [`HeadPass::backward`], for two products more.
+/// from [`HeadPass::backward`] and from nothing else, for two products more.
 ///
 /// # Shapes
 /// `hidden: [M, H]`, `head.weight: [V, H]`, `head.bias: [V]`, `tokens: [M]` in `0..V`; the result's
