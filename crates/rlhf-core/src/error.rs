@@ -11,3 +11,11 @@ pub struct NumError {
     /// The number given.
     pub found: f64,
 }
+
+impl NumError {
+    /// The same refusal under the name of the argument or field that held the number.
+    #[must_use]
+    pub fn named(self, what: &'static str) -> Self {
+        Self { what, ..self }
+    }
+}

@@ -6,7 +6,7 @@
 //!
 //! Where: z is a row of `logits`, already divided by the temperature ([`at_temperature`]).
 //! Rows are scored positions, `[M, V]`: whoever calls has picked them out, so nothing here has a
-//! mask. Logits must be finite; a token that must not occur is left out by the sampler, not here.
+//! mask, and a token outside `0..V`, such as the −100 of ignored labels, is refused by the device. Logits must be finite; a token that must not occur is left out by the sampler, not here.
 
 use crate::host::stable::{log_softmax, logsumexp};
 use crate::real::Real;
@@ -68,6 +68,7 @@ mod tensor {
     #[track_caller]
     pub fn token_logp(logits: Tensor<2>, tokens: Tensor<1, Int>) -> Tensor<1> {
         let [m, _] = logits.dims();
+        filled("token_logp", "logits", logits.dims());
         same("token_logp", "tokens", tokens.dims(), [m]);
         selected_logp(logits, tokens.unsqueeze_dim::<2>(1)).reshape([m])
     }

@@ -59,13 +59,15 @@ pub fn sequence_mean_scalar<R: Real>(x: &[R], mask: &[bool]) -> R {
 /// A batch's loss from those of its tokens: the definition of [`normalise`].
 ///
 /// # Panics
-/// On rows of different lengths, an empty batch, or a mean over nothing.
+/// On rows of different lengths, an empty batch, or a mean over tokens or active sequences where
+/// there are none.
 #[track_caller]
 pub fn normalise_scalar<R: Real>(how: Normalise, loss: &[&[R]], mask: &[&[bool]]) -> R {
-    assert!(!loss.is_empty() && loss.len() == mask.len(), "normalise: loss and mask differ in rows");
+    assert!(!loss.is_empty(), "normalise: loss: expected at least one sequence, found none");
+    assert_eq!(loss.len(), mask.len(), "normalise: loss and mask differ in rows");
     let rows = || loss.iter().zip(mask);
     let active = mask.iter().filter(|m| count(m) > 0).count();
-    if how != Normalise::SequenceMean {
+    if matches!(how, Normalise::TokenMean | Normalise::ActiveSequenceMean) {
         assert!(active > 0, "normalise: mask: expected a true position, found none");
     }
     let sum = |of: fn(&[R], &[bool]) -> R| rows().map(|(x, m)| of(x, m)).sum::<R>();
@@ -106,6 +108,29 @@ mod tensor {
 
     /// Sum over the tokens that the mask lets through: the log-probability of a sequence from those
     /// of its tokens.
+    ///
+    /// From a model's logits to a loss, in a project of one's own:
+    ///
+    /// ```
+    /// use burn::tensor::{Bool, Int, Tensor};
+    /// use rlhf_core::logp::token_logp;
+    /// use rlhf_core::loss::dpo::{DpoConfig, dpo};
+    /// use rlhf_core::mask::sequence_sum;
+    ///
+    /// /// log π(completion | prompt) of each row, `[B]`. `logits: [B, T, V]`, of which position t
+    /// /// predicts token t + 1; `completion` is true at completion tokens.
+    /// fn completion_logp(logits: Tensor<3>, tokens: Tensor<2, Int>, completion: Tensor<2, Bool>) -> Tensor<1> {
+    ///     let [b, t, v] = logits.dims();
+    ///     let logits = logits.narrow(1, 0, t - 1).reshape([b * (t - 1), v]);
+    ///     let targets = tokens.narrow(1, 1, t - 1).reshape([b * (t - 1)]);
+    ///     let logp = token_logp(logits, targets).reshape([b, t - 1]);
+    ///     sequence_sum(logp, &completion.narrow(1, 1, t - 1))
+    /// }
+    ///
+    /// fn loss(config: DpoConfig, policy: [Tensor<1>; 2], reference: [Tensor<1>; 2]) -> Tensor<1> {
+    ///     dpo(config, policy, reference).loss.mean() // chosen, rejected; the mean is yours to choose
+    /// }
+    /// ```
     ///
     /// # Shapes
     /// `x` and `mask` are `[B, T]`, the result is `[B]`.
@@ -159,14 +184,15 @@ mod tensor {
     #[track_caller]
     pub fn normalise(how: Normalise, loss: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
         let [b, _] = loss.dims();
+        let loss = masked("normalise", loss, mask);
         match how {
-            Normalise::TokenMean => masked("normalise", loss, mask).sum() / lengths(mask).sum(),
+            Normalise::TokenMean => loss.sum() / lengths(mask).sum(),
             Normalise::SequenceMean => sequence_mean(loss, mask).sum().div_scalar(b as f64),
             Normalise::ActiveSequenceMean => {
                 let active = lengths(mask).greater_elem(0.0).float().sum();
                 sequence_mean(loss, mask).sum() / active
             }
-            Normalise::SumOver(n) => masked("normalise", loss, mask).sum().div_scalar(n.get()),
+            Normalise::SumOver(n) => loss.sum().div_scalar(n.get()),
         }
     }
 }
@@ -198,6 +224,13 @@ mod tests {
         let of = |how| normalise_scalar(how, &loss, &mask);
         assert!((of(Normalise::ActiveSequenceMean) - 2.0).abs() < 1e-15);
         assert!((of(Normalise::SequenceMean) - 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_sum_over_a_known_number_may_be_of_nothing() {
+        // A micro-batch that lost all its completions to a filter is no fault of the step.
+        let over = Normalise::SumOver(Positive::new(4.0).expect("positive"));
+        assert!(normalise_scalar::<f64>(over, &[&[1.0]], &[&[false]]).abs() <= 0.0);
     }
 
     #[test]

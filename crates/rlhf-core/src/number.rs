@@ -6,9 +6,12 @@ use crate::error::NumError;
 
 macro_rules! ranged {
     ($(#[$doc:meta])* $name:ident, $expected:literal, |$x:ident| $valid:expr) => {
+        ranged!($(#[$doc])* $name, $expected, |$x| $valid, "f64", "f64");
+    };
+    ($(#[$doc:meta])* $name:ident, $expected:literal, |$x:ident| $valid:expr, $from:literal, $into:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-        #[serde(try_from = "f64", into = "f64")]
+        #[serde(try_from = $from, into = $into)]
         pub struct $name(f64);
 
         impl $name {
@@ -55,9 +58,41 @@ ranged!(
     Positive, "a positive finite number", |x| x > 0.0 && x.is_finite()
 );
 ranged!(
-    /// A bound from above; infinite switches it off.
-    Bound, "a positive number, inf for no bound", |x| x > 0.0
+    /// A bound from above; infinite switches it off. Written as a number, or as the text `inf`, which
+    /// JSON has no number for; both are read.
+    Bound, "a positive number, inf for no bound", |x| x > 0.0, "NumberOrInf", "NumberOrInf"
 );
+
+/// How a number that may be infinite is written.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a positive number, or \"inf\" for no bound")]
+enum NumberOrInf {
+    Number(f64),
+    Text(Infinite),
+}
+
+#[derive(Serialize, Deserialize)]
+enum Infinite {
+    #[serde(rename = "inf")]
+    Inf,
+}
+
+impl TryFrom<NumberOrInf> for Bound {
+    type Error = NumError;
+
+    fn try_from(x: NumberOrInf) -> Result<Self, NumError> {
+        match x {
+            NumberOrInf::Number(x) => Self::new(x),
+            NumberOrInf::Text(Infinite::Inf) => Ok(Self::NONE),
+        }
+    }
+}
+
+impl From<Bound> for NumberOrInf {
+    fn from(x: Bound) -> Self {
+        if x == Bound::NONE { Self::Text(Infinite::Inf) } else { Self::Number(x.0) }
+    }
+}
 ranged!(
     /// The weight of an optional term: zero switches it off.
     Weight, "a finite number of at least 0", |x| x >= 0.0 && x.is_finite()
@@ -126,6 +161,18 @@ mod tests {
         assert!(OpenProb::new(0.0).is_err() && OpenProb::new(1.0).is_err() && OpenProb::new(1e-300).is_ok());
         assert!(Finite::new(-3.0).is_ok() && Finite::new(f64::NEG_INFINITY).is_err());
         assert!(Prob::new(0.0).is_ok() && Prob::new(1.0).is_ok() && Prob::new(1.0 + f64::EPSILON).is_err());
+    }
+
+    #[test]
+    fn a_bound_survives_writing_and_reading() {
+        for (bound, text) in [(Bound::NONE, "\"inf\""), (Bound(2.5), "2.5")] {
+            assert_eq!(serde_json::to_string(&bound).expect("a bound"), text);
+            assert_eq!(serde_json::from_str::<Bound>(text).expect("a bound"), bound);
+        }
+        for text in ["0", "-1.0", "\"none\"", "null"] {
+            let error = serde_json::from_str::<Bound>(text).expect_err("no bound").to_string();
+            assert!(error.contains("expected a positive number"), "{text}: {error}");
+        }
     }
 
     #[test]

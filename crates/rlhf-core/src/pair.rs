@@ -12,7 +12,11 @@
 //! and 1 of each are y⁺ (chosen) and y⁻ (rejected).
 //! Source: Wang et al., *Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse
 //! Divergence Constraints*, arXiv:2309.16240, Table 1; constants as in TRL, which shift both scores
-//! alike. TRL clamps the exponent of the α-divergence, the paper does not: there the score has no
+//! alike. The paper's (and TRL 0.24's) α, of f′(u) = (1 − u^−α)/α, is 1 − α here, where it is TRL
+//! 1.16's; they meet at ½.
+//!
+//! An exponent above 70 goes on as a straight line ([`Real::exp_m1_held`]): the score stays finite
+//! and keeps a slope. TRL clamps the exponent of the α-divergence instead: there the score has no
 //! gradient, and the pairs that are furthest off teach nothing. It is the last line, by its own name.
 
 use serde::{Deserialize, Serialize};
@@ -57,7 +61,7 @@ pub enum FDivergence {
 pub fn score_scalar<R: Real>(divergence: FDivergence, log_ratio: R) -> R {
     match divergence {
         FDivergence::ReverseKl => log_ratio,
-        FDivergence::ForwardKl => -(-log_ratio).exp_m1(),
+        FDivergence::ForwardKl => -(-log_ratio).exp_m1_held(),
         FDivergence::JsDivergence => log_ratio.log_sigmoid() + std::f64::consts::LN_2,
         FDivergence::AlphaDivergence(alpha) => alpha_scalar(alpha, f64::INFINITY, log_ratio),
         FDivergence::AlphaDivergenceClamped { alpha, max_exponent } => {
@@ -68,7 +72,13 @@ pub fn score_scalar<R: Real>(divergence: FDivergence, log_ratio: R) -> R {
 
 fn alpha_scalar<R: Real>(alpha: Finite, max: f64, log_ratio: R) -> R {
     let a = alpha.get() - 1.0;
-    if is_reverse_kl(a) { log_ratio } else { (log_ratio * a).clamp(f64::NEG_INFINITY, max).exp_m1() / a }
+    if is_reverse_kl(a) {
+        log_ratio
+    } else if max.is_finite() {
+        (log_ratio * a).clamp(f64::NEG_INFINITY, max).exp_m1() / a
+    } else {
+        (log_ratio * a).exp_m1_held() / a
+    }
 }
 
 /// Whether α − 1 is so near to 0 that the quotient is taken at its limit; TRL's threshold.
@@ -81,7 +91,7 @@ mod tensor {
     use burn::tensor::Tensor;
 
     use super::{FDivergence, is_reverse_kl};
-    use crate::elementwise::{exp_m1, log_sigmoid};
+    use crate::elementwise::{exp_m1, exp_m1_held, log_sigmoid};
     use crate::number::Finite;
     use crate::shape::{filled, same};
 
@@ -90,9 +100,10 @@ mod tensor {
     pub struct PairLoss {
         /// `[B]`.
         pub loss: Tensor<1>,
-        /// `[B]`: β times the chosen log-ratio, in nats. Detached.
+        /// `[B]`: β times the chosen log-ratio, in nats, whatever the divergence; of a loss without a
+        /// reference β times what it compares instead. Detached.
         pub chosen_reward: Tensor<1>,
-        /// `[B]`: β times the rejected log-ratio, in nats. Detached.
+        /// `[B]`: the same of the rejected one. Detached.
         pub rejected_reward: Tensor<1>,
     }
 
@@ -137,7 +148,7 @@ mod tensor {
     pub fn scores(divergence: FDivergence, log_ratios: [Tensor<1>; 2]) -> [Tensor<1>; 2] {
         log_ratios.map(|d| match divergence {
             FDivergence::ReverseKl => d,
-            FDivergence::ForwardKl => exp_m1(d.neg()).neg(),
+            FDivergence::ForwardKl => exp_m1_held(d.neg()).neg(),
             FDivergence::JsDivergence => log_sigmoid(d).add_scalar(std::f64::consts::LN_2),
             FDivergence::AlphaDivergence(alpha) => alpha_score(alpha, None, d),
             FDivergence::AlphaDivergenceClamped { alpha, max_exponent } => {
@@ -152,11 +163,11 @@ mod tensor {
             return d;
         }
         let exponent = d.mul_scalar(a);
-        let exponent = match max {
-            Some(max) => exponent.clamp_max(max),
-            None => exponent,
+        let grown = match max {
+            Some(max) => exp_m1(exponent.clamp_max(max)),
+            None => exp_m1_held(exponent),
         };
-        exp_m1(exponent).div_scalar(a)
+        grown.div_scalar(a)
     }
 }
 

@@ -21,6 +21,9 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use crate::host::stable;
 
+/// The largest exponent that [`Real::exp_m1_held`] exponentiates; e⁷⁰ is 2.5 · 10³⁰.
+pub const HELD_EXPONENT: f64 = 70.0;
+
 /// A number of a twin.
 pub trait Real:
     Copy
@@ -59,6 +62,17 @@ pub trait Real:
         self.chain(self.value().exp_m1(), self.value().exp())
     }
 
+    /// eˣ − 1 up to x = [`HELD_EXPONENT`], from there on the straight line that continues it: value
+    /// and slope stay finite in `f32`, and no slope is lost.
+    fn exp_m1_held(self) -> Self {
+        let x = self.value();
+        if x <= HELD_EXPONENT || x.is_nan() {
+            return self.exp_m1();
+        }
+        let top = HELD_EXPONENT.exp();
+        self.chain(top * (1.0 + x - HELD_EXPONENT) - 1.0, top)
+    }
+
     /// log x.
     fn ln(self) -> Self {
         self.chain(self.value().ln(), self.value().recip())
@@ -91,22 +105,27 @@ pub trait Real:
         self.chain(self.value().powf(p), p * self.value().powf(p - 1.0))
     }
 
-    /// max(0, x); the slope at 0 is 0.
+    /// max(0, x); the slope at 0 is 0. NaN stays.
     fn relu(self) -> Self {
-        let on = f64::from(u8::from(self.value() > 0.0));
-        self.chain(self.value().max(0.0), on)
+        let x = self.value();
+        if x.is_nan() {
+            return self;
+        }
+        self.chain(x.max(0.0), f64::from(u8::from(x > 0.0)))
     }
 
-    /// The smaller of two; at a tie each passes half of the slope.
+    /// The smaller of two; at a tie each passes half of the slope. NaN of either stays.
     fn min(self, other: Self) -> Self {
         match self.value().partial_cmp(&other.value()) {
             Some(std::cmp::Ordering::Equal) => (self + other) * 0.5,
+            Some(std::cmp::Ordering::Less) => self,
             Some(std::cmp::Ordering::Greater) => other,
-            _ => self,
+            None if self.value().is_nan() => self,
+            None => other,
         }
     }
 
-    /// The larger of two; at a tie each passes half of the slope.
+    /// The larger of two; at a tie each passes half of the slope. NaN of either stays.
     fn max(self, other: Self) -> Self {
         -(-self).min(-other)
     }
@@ -273,6 +292,7 @@ mod tests {
         for at in [-1.7, -0.2, 0.3, 2.1] {
             check("exp", at, Real::exp);
             check("exp_m1", at, Real::exp_m1);
+            check("exp_m1_held", at, Real::exp_m1_held);
             check("abs", at, Real::abs);
             check("square", at, Real::square);
             check("relu", at, Real::relu);
@@ -305,5 +325,16 @@ mod tests {
     fn nan_is_kept() {
         let nan = Dual::from(f64::NAN);
         assert!(nan.min(Dual::from(1.0)).value.is_nan() && Real::max(f64::NAN, 1.0).is_nan());
+        assert!(Dual::from(1.0).min(nan).value.is_nan() && Real::max(1.0, f64::NAN).is_nan());
+        assert!(Real::relu(f64::NAN).is_nan() && f64::NAN.exp_m1_held().is_nan());
+    }
+
+    #[test]
+    fn a_held_exponential_goes_on_as_its_tangent() {
+        let top = 70f64.exp();
+        let (value, slope) = gradient(&[75.0], |x| x[0].exp_m1_held());
+        assert!((value / (6.0 * top) - 1.0).abs() < 1e-15 && (slope[0] / top - 1.0).abs() < 1e-15);
+        // Both sides meet.
+        assert!((70f64.exp_m1_held() / 70f64.exp_m1() - 1.0).abs() < 1e-15);
     }
 }

@@ -11,12 +11,13 @@
 //! reward and the loss in words.
 //! Departures: α = 0 is allowed and is the limit r₀ = log π̄, which is SimPO; ε > 0 is TRL's. TRL
 //! also reshapes the summed log-probabilities of other losses: [`alpha_reward`] before
-//! [`cpo`](super::cpo) does that.
+//! [`cpo`](super::cpo) does that. Where −α log π̄ is above 70 the reward goes on as the straight line
+//! that continues it there: e⁷⁰ is beyond any margin, and in `f32` the exponential would overflow.
 //! Detached: `lengths`, and both rewards of the result (β r_α).
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::smoothed_scalar;
+use super::simpo::{means_scalar, smoothed_scalar};
 use crate::number::{Beta, Finite, Prob, Weight};
 use crate::real::Real;
 
@@ -62,7 +63,7 @@ impl AlphapoConfig {
 /// ```
 pub fn alpha_reward_scalar<R: Real>(alpha: Finite, logp: R) -> R {
     let a = -alpha.get();
-    if a.abs() < NO_ALPHA { logp } else { (logp * a).exp_m1() / a }
+    if a.abs() < NO_ALPHA { logp } else { (logp * a).exp_m1_held() / a }
 }
 
 /// One pair's loss: the definition of [`alphapo`].
@@ -80,8 +81,9 @@ pub fn alpha_reward_scalar<R: Real>(alpha: Finite, logp: R) -> R {
 /// # }
 /// ```
 pub fn alphapo_scalar<R: Real>(config: AlphapoConfig, policy: [R; 2], lengths: [f64; 2]) -> R {
-    let reward = |i: usize| alpha_reward_scalar(config.alpha, policy[i] / lengths[i]);
-    let x = (reward(0) - reward(1)) * config.beta.get() - config.gamma.get();
+    let [chosen, rejected] =
+        means_scalar(policy, lengths).map(|mean| alpha_reward_scalar(config.alpha, mean));
+    let x = (chosen - rejected) * config.beta.get() - config.gamma.get();
     smoothed_scalar(x, config.label_smoothing.get())
 }
 
@@ -91,7 +93,7 @@ mod tensor {
 
     use super::super::simpo::{means, smoothed};
     use super::{AlphapoConfig, NO_ALPHA};
-    use crate::elementwise::exp_m1;
+    use crate::elementwise::exp_m1_held;
     use crate::number::Finite;
     use crate::pair::PairLoss;
     use crate::shape::filled;
@@ -107,14 +109,15 @@ mod tensor {
     pub fn alpha_reward(alpha: Finite, logp: Tensor<1>) -> Tensor<1> {
         filled("alpha_reward", "logp", logp.dims());
         let a = -alpha.get();
-        if a.abs() < NO_ALPHA { logp } else { exp_m1(logp.mul_scalar(a)).div_scalar(a) }
+        if a.abs() < NO_ALPHA { logp } else { exp_m1_held(logp.mul_scalar(a)).div_scalar(a) }
     }
 
     /// The loss of each pair.
     ///
     /// # Shapes
     /// Every entry of `policy` (chosen, rejected; log-probabilities summed over the completion), of
-    /// `lengths` (completion tokens, at least 1) and every field of the result is `[B]`.
+    /// `lengths` (completion tokens, at least 1; a completion without tokens, 0, counts as 1) and
+    /// every field of the result is `[B]`.
     ///
     /// # Panics
     /// On an empty batch or different lengths.
@@ -155,6 +158,15 @@ mod tests {
             let (_, slope) = gradient(&[-1.2], |x| alpha_reward_scalar(alpha(a), x[0]));
             assert!((slope[0] - (1.2 * a).exp()).abs() < 1e-14, "{a}: {slope:?}");
         }
+    }
+
+    #[test]
+    fn far_out_the_reward_goes_on_as_a_line() {
+        // −α log π̄ = 90 and 91: a step of e⁷⁰ / α, and the slope e⁷⁰.
+        let at = |logp: f64| gradient(&[logp], |x| alpha_reward_scalar(alpha(0.25), x[0]));
+        let ((near, slope), (far, _)) = (at(-360.0), at(-364.0));
+        let top = 70f64.exp();
+        assert!(((near - far) / (4.0 * top) - 1.0).abs() < 1e-13 && (slope[0] / top - 1.0).abs() < 1e-15);
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl AotConfig {
 /// The losses of a batch of pairs, in ascending order of both margins: the definition of [`aot`].
 ///
 /// # Panics
-/// On samples of different lengths.
+/// On empty samples or samples of different lengths.
 ///
 /// ```
 /// use rlhf_core::loss::aot::{AotConfig, aot_scalar};
@@ -69,7 +69,7 @@ pub fn aot_scalar<R: Real>(config: AotConfig, policy: [&[R]; 2], reference: [&[f
 /// both log-ratios: the definition of [`aot_unpaired`].
 ///
 /// # Panics
-/// On samples of different lengths.
+/// On empty samples or samples of different lengths.
 #[track_caller]
 pub fn aot_unpaired_scalar<R: Real>(config: AotConfig, policy: [&[R]; 2], reference: [&[f64]; 2]) -> Vec<R> {
     let n = sample_length("aot_unpaired", policy, reference);
@@ -83,6 +83,7 @@ fn sample_length<R>(name: &str, policy: [&[R]; 2], reference: [&[f64]; 2]) -> us
     let n = policy[0].len();
     let all = [n, policy[1].len(), reference[0].len(), reference[1].len()];
     assert!(all.iter().all(|m| *m == n), "{name}: expected four samples of one length, found {all:?}");
+    assert!(n > 0, "{name}: expected samples of at least one completion, found empty ones");
     n
 }
 
@@ -195,5 +196,11 @@ mod tests {
     #[should_panic(expected = "aot: expected four samples of one length, found [2, 2, 2, 1]")]
     fn samples_of_two_lengths() {
         let _ = aot_scalar(config(0.0), [&[0.0; 2], &[0.0; 2]], [&[0.0; 2], &[0.0]]);
+    }
+
+    #[test]
+    #[should_panic(expected = "aot_unpaired: expected samples of at least one completion, found empty ones")]
+    fn empty_samples() {
+        let _ = aot_unpaired_scalar::<f64>(config(0.0), [&[], &[]], [&[], &[]]);
     }
 }

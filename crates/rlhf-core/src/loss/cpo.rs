@@ -19,7 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::smoothed_scalar;
+use super::simpo::{means_scalar, smoothed_scalar};
 use crate::number::{Beta, Prob};
 use crate::real::Real;
 
@@ -74,9 +74,11 @@ pub fn cpo_scalar<R: Real>(config: CpoConfig, policy: [R; 2]) -> R {
     cpo_per_token_scalar(config, policy, [1.0; 2])
 }
 
-/// One pair's loss with means in place of sums: the definition of [`cpo_per_token`].
+/// One pair's loss with means in place of sums: the definition of [`cpo_per_token`]. A length of 0
+/// counts as 1.
 pub fn cpo_per_token_scalar<R: Real>(config: CpoConfig, policy: [R; 2], lengths: [f64; 2]) -> R {
-    let delta = policy[0] / lengths[0] - policy[1] / lengths[1];
+    let [chosen, rejected] = means_scalar(policy, lengths);
+    let delta = chosen - rejected;
     let beta = config.beta.get();
     match config.loss_type {
         CpoLossType::Sigmoid => smoothed_scalar(delta * beta, config.label_smoothing.get()),
@@ -112,7 +114,8 @@ mod tensor {
     /// The loss of each pair, of means in place of sums.
     ///
     /// # Shapes
-    /// As [`cpo`]; `lengths` are the numbers of completion tokens, `[B]` each, at least 1.
+    /// As [`cpo`]; `lengths` are the numbers of completion tokens, `[B]` each, at least 1 (a completion
+    /// without tokens, 0, counts as 1). The rewards are of means too.
     ///
     /// # Panics
     /// On an empty batch or different lengths.

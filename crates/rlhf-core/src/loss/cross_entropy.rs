@@ -70,8 +70,13 @@ mod tensor {
     /// # Shapes
     /// `logits: [M, V]`, `targets: [M]` in `0..V`; the result is `[M]`.
     ///
+    /// Rows that are no target (labels of −100) are left out before; so the losses of `[B, T]` scored
+    /// positions are reshaped and [`normalise`](crate::mask::normalise)d with their mask, or the rows
+    /// are picked and averaged.
+    ///
     /// # Panics
-    /// On an empty axis or another number of targets than rows.
+    /// On an empty axis, another number of targets than rows, or a target outside `0..V` (in the
+    /// device's words).
     #[track_caller]
     pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
         filled("cross_entropy", "logits", logits.dims());

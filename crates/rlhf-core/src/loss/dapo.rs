@@ -32,7 +32,7 @@ pub fn dapo_config(epsilon_low: Weight, epsilon_high: Weight) -> GrpoConfig {
 /// # Errors
 /// A step without tokens.
 pub fn dapo_normaliser(step_tokens: usize) -> Result<Normalise, NumError> {
-    Ok(Normalise::SumOver(Positive::new(step_tokens as f64)?))
+    Ok(Normalise::SumOver(Positive::new(step_tokens as f64).map_err(|e| e.named("step_tokens"))?))
 }
 
 /// A micro-batch's share of the step's loss, from the losses of its tokens.

@@ -12,10 +12,12 @@
 //! divergences from Wang et al., *Beyond Reverse KL*, arXiv:2309.16240, Eq. 8; per token as in
 //! Lambert et al., *Tulu 3*, arXiv:2411.15124, Eq. 6.
 //! Departures: Eq. 7 has ε = 0; ε > 0 is the conservative loss of E. Mitchell's note of 2023.
-//! Detached: `reference`, and both rewards of the result.
+//! Detached: `reference`, `lengths`, and both rewards of the result (β times the log-ratio of the sums,
+//! per token as well).
 
 use serde::{Deserialize, Serialize};
 
+use super::simpo::per_length_scalar;
 use crate::number::{Beta, Prob};
 use crate::pair::{FDivergence, score_scalar};
 use crate::real::Real;
@@ -59,14 +61,15 @@ pub fn dpo_scalar<R: Real>(config: DpoConfig, policy: [R; 2], reference: [f64; 2
     dpo_per_token_scalar(config, policy, reference, [1.0; 2])
 }
 
-/// One pair's loss with scores per token: the definition of [`dpo_per_token`].
+/// One pair's loss with scores per token: the definition of [`dpo_per_token`]. A length of 0 counts as 1.
 pub fn dpo_per_token_scalar<R: Real>(
     config: DpoConfig,
     policy: [R; 2],
     reference: [f64; 2],
     lengths: [f64; 2],
 ) -> R {
-    let score = |i: usize| score_scalar(config.f_divergence, policy[i] - reference[i]) / lengths[i];
+    let score =
+        |i: usize| per_length_scalar(score_scalar(config.f_divergence, policy[i] - reference[i]), lengths[i]);
     let x = (score(0) - score(1)) * config.beta.get();
     let eps = config.label_smoothing.get();
     -x.log_sigmoid() * (1.0 - eps) - (-x).log_sigmoid() * eps
@@ -76,6 +79,7 @@ pub fn dpo_per_token_scalar<R: Real>(
 mod tensor {
     use burn::tensor::Tensor;
 
+    use super::super::simpo::per_length;
     use super::DpoConfig;
     use crate::elementwise::log_sigmoid;
     use crate::pair::{PairLoss, log_ratios, scores};
@@ -96,10 +100,12 @@ mod tensor {
         PairLoss::new(loss, config.beta.get(), ratios)
     }
 
-    /// The loss of each pair, its scores divided by the completions' lengths.
+    /// The loss of each pair, its scores divided by the completions' lengths. The rewards are β times
+    /// the log-ratios of sums, as those of [`dpo`], not per token.
     ///
     /// # Shapes
-    /// As [`dpo`]; `lengths` are the numbers of completion tokens, `[B]` each, at least 1.
+    /// As [`dpo`]; `lengths` are the numbers of completion tokens, `[B]` each, at least 1 (a completion
+    /// without tokens, 0, counts as 1).
     ///
     /// # Panics
     /// On an empty batch or different lengths.
@@ -115,7 +121,7 @@ mod tensor {
         let [n_chosen, n_rejected] = lengths;
         same("dpo_per_token", "lengths chosen", n_chosen.dims(), chosen.dims());
         same("dpo_per_token", "lengths rejected", n_rejected.dims(), chosen.dims());
-        let loss = of_scores(config, [chosen / n_chosen.detach(), rejected / n_rejected.detach()]);
+        let loss = of_scores(config, [per_length(chosen, n_chosen), per_length(rejected, n_rejected)]);
         PairLoss::new(loss, config.beta.get(), ratios)
     }
 

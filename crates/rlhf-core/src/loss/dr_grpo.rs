@@ -32,7 +32,10 @@ pub fn dr_grpo_normaliser(
     step_sequences: usize,
     max_completion_length: usize,
 ) -> Result<Normalise, NumError> {
-    Ok(Normalise::SumOver(Positive::new(step_sequences as f64 * max_completion_length as f64)?))
+    let count = |n: usize, what| Positive::new(n as f64).map_err(|e| e.named(what));
+    let sequences = count(step_sequences, "step_sequences")?;
+    let longest = count(max_completion_length, "max_completion_length")?;
+    Ok(Normalise::SumOver(Positive::new(sequences.get() * longest.get())?))
 }
 
 /// A micro-batch's share of the step's loss, from the losses of its tokens. `counts` are the

@@ -66,6 +66,7 @@ pub fn gmpo_scalar<R: Real>(
     mask: &[bool],
 ) -> R {
     assert_eq!(old_logp.len(), logp.len(), "gmpo: old_logp: another length than logp");
+    assert_eq!(mask.len(), logp.len(), "gmpo: mask: another length than logp");
     if !mask.contains(&true) {
         return R::from(0.0);
     }
@@ -155,5 +156,11 @@ mod tests {
     #[test]
     fn a_sequence_without_tokens_costs_nothing() {
         assert!(gmpo_scalar(config(), &[f64::NAN], &[0.0], 3.0, &[false]).abs() <= 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "gmpo: mask: another length than logp")]
+    fn a_mask_of_another_length() {
+        let _ = gmpo_scalar(config(), &[0.0; 2], &[0.0; 2], 3.0, &[]);
     }
 }

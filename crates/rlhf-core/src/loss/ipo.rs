@@ -11,10 +11,12 @@
 //! Preferences*, arXiv:2310.12036, Eq. 17.
 //! Departures: none in [`ipo`]; [`ipo_per_token`] is TRL's `ipo`, which divides by the lengths (the
 //! authors told TRL that their reported runs did). Other divergences than the reverse KL are TRL's.
-//! Detached: `reference`, and both rewards of the result.
+//! Detached: `reference`, `lengths`, and both rewards of the result (τ times the log-ratio of the sums,
+//! per token as well).
 
 use serde::{Deserialize, Serialize};
 
+use super::simpo::per_length_scalar;
 use crate::number::Beta;
 use crate::pair::{FDivergence, score_scalar};
 use crate::real::Real;
@@ -56,14 +58,15 @@ pub fn ipo_scalar<R: Real>(config: IpoConfig, policy: [R; 2], reference: [f64; 2
     ipo_per_token_scalar(config, policy, reference, [1.0; 2])
 }
 
-/// One pair's loss with scores per token: the definition of [`ipo_per_token`].
+/// One pair's loss with scores per token: the definition of [`ipo_per_token`]. A length of 0 counts as 1.
 pub fn ipo_per_token_scalar<R: Real>(
     config: IpoConfig,
     policy: [R; 2],
     reference: [f64; 2],
     lengths: [f64; 2],
 ) -> R {
-    let score = |i: usize| score_scalar(config.f_divergence, policy[i] - reference[i]) / lengths[i];
+    let score =
+        |i: usize| per_length_scalar(score_scalar(config.f_divergence, policy[i] - reference[i]), lengths[i]);
     (score(0) - score(1) - 0.5 / config.beta.get()).square()
 }
 
@@ -71,6 +74,7 @@ pub fn ipo_per_token_scalar<R: Real>(
 mod tensor {
     use burn::tensor::Tensor;
 
+    use super::super::simpo::per_length;
     use super::IpoConfig;
     use crate::pair::{PairLoss, log_ratios, scores};
     use crate::shape::same;
@@ -90,10 +94,12 @@ mod tensor {
         PairLoss::new(loss, config.beta.get(), ratios)
     }
 
-    /// The loss of each pair, its scores divided by the completions' lengths.
+    /// The loss of each pair, its scores divided by the completions' lengths. The rewards are τ times
+    /// the log-ratios of sums, as those of [`ipo`], not per token.
     ///
     /// # Shapes
-    /// As [`ipo`]; `lengths` are the numbers of completion tokens, `[B]` each, at least 1.
+    /// As [`ipo`]; `lengths` are the numbers of completion tokens, `[B]` each, at least 1 (a completion
+    /// without tokens, 0, counts as 1).
     ///
     /// # Panics
     /// On an empty batch or different lengths.
@@ -109,7 +115,7 @@ mod tensor {
         let [n_chosen, n_rejected] = lengths;
         same("ipo_per_token", "lengths chosen", n_chosen.dims(), chosen.dims());
         same("ipo_per_token", "lengths rejected", n_rejected.dims(), chosen.dims());
-        let loss = of_scores(config, [chosen / n_chosen.detach(), rejected / n_rejected.detach()]);
+        let loss = of_scores(config, [per_length(chosen, n_chosen), per_length(rejected, n_rejected)]);
         PairLoss::new(loss, config.beta.get(), ratios)
     }
 

@@ -22,7 +22,7 @@ use crate::real::Real;
 /// # Errors
 /// A step without completions.
 pub fn luspo_normaliser(step_sequences: usize) -> Result<Normalise, NumError> {
-    Ok(Normalise::SumOver(Positive::new(step_sequences as f64)?))
+    Ok(Normalise::SumOver(Positive::new(step_sequences as f64).map_err(|e| e.named("step_sequences"))?))
 }
 
 /// A micro-batch's share of the step's loss, from the losses of its tokens.

@@ -17,6 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::simpo::per_length_scalar;
 use crate::number::Beta;
 use crate::real::Real;
 
@@ -56,7 +57,7 @@ pub fn orpo_scalar<R: Real>(config: OrpoConfig, policy: [R; 2], lengths: [f64; 2
 /// o of one pair: by how much the log-odds of the chosen completion exceed the other's.
 pub fn log_odds_scalar<R: Real>(policy: [R; 2], lengths: [f64; 2]) -> R {
     let of = |i: usize| {
-        let mean = policy[i] / lengths[i];
+        let mean = per_length_scalar(policy[i], lengths[i]);
         mean - log_1m_exp(mean.clamp(f64::NEG_INFINITY, NEAREST))
     };
     of(0) - of(1)
@@ -99,7 +100,8 @@ mod tensor {
     ///
     /// # Shapes
     /// Every entry of `policy` (chosen, rejected; log-probabilities summed over the completion), of
-    /// `lengths` (completion tokens, at least 1) and every field of the result is `[B]`.
+    /// `lengths` (completion tokens, at least 1; a completion without tokens, 0, counts as 1) and
+    /// every field of the result is `[B]`.
     ///
     /// # Panics
     /// On an empty batch or different lengths.

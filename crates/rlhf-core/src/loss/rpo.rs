@@ -52,7 +52,9 @@ pub struct RpoConfig {
 /// ```
 pub fn rpo_scalar<R: Real>(config: RpoConfig, policy: [R; 2], reference: [f64; 2], baseline: R) -> R {
     let weight = config.eta.get() * config.beta.get();
-    dpo_scalar(DpoConfig::new(config.beta), policy, reference) - baseline * weight
+    let contrast = dpo_scalar(DpoConfig::new(config.beta), policy, reference);
+    // Without weight there may be no baseline at all: whatever stands there is not read.
+    if weight > 0.0 { contrast - baseline * weight } else { contrast }
 }
 
 #[cfg(feature = "burn")]
@@ -83,7 +85,7 @@ mod tensor {
     ///
     /// # Shapes
     /// Every entry of `policy` and `reference` (chosen, rejected), `baseline` (log-probabilities summed
-    /// over the completion) and every field of the result are `[B]`.
+    /// over the completion; `baseline` is not read where η = 0) and every field of the result are `[B]`.
     ///
     /// # Panics
     /// On an empty batch or different lengths.
@@ -100,8 +102,9 @@ mod tensor {
         let pair = dpo(DpoConfig::new(config.beta), ratios, zero);
         let nll = baseline.neg();
         let weight = config.eta.get() * config.beta.get();
+        let loss = pair.loss.clone();
         RpoLoss {
-            loss: pair.loss.clone() + nll.clone().mul_scalar(weight),
+            loss: if weight > 0.0 { loss + nll.clone().mul_scalar(weight) } else { loss },
             contrast: pair.loss.detach(),
             nll: nll.detach(),
             chosen_reward: pair.chosen_reward,

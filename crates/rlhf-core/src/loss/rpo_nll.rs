@@ -12,10 +12,11 @@
 //! of all chosen tokens of the batch by their number, so that long completions count for more; that
 //! is [`cross_entropy`](crate::loss::cross_entropy) under a token mean beside
 //! [`dpo`](crate::loss::dpo).
-//! Detached: `reference`, and both rewards of the result.
+//! Detached: `reference`, `chosen_length`, and both rewards of the result.
 
 use serde::{Deserialize, Serialize};
 
+use super::simpo::per_length_scalar;
 use crate::number::{Beta, Weight};
 use crate::real::Real;
 
@@ -53,14 +54,17 @@ pub fn rpo_nll_scalar<R: Real>(
     chosen_length: f64,
 ) -> R {
     let delta = (policy[0] - reference[0]) - (policy[1] - reference[1]);
-    let nll = -policy[0] / chosen_length;
-    (-delta * config.beta.get()).softplus() + nll * config.alpha.get()
+    let contrast = (-delta * config.beta.get()).softplus();
+    let alpha = config.alpha.get();
+    // Without weight the length is not read.
+    if alpha > 0.0 { contrast - per_length_scalar(policy[0], chosen_length) * alpha } else { contrast }
 }
 
 #[cfg(feature = "burn")]
 mod tensor {
     use burn::tensor::Tensor;
 
+    use super::super::simpo::per_length;
     use super::RpoNllConfig;
     use crate::elementwise::softplus;
     use crate::pair::{PairLoss, log_ratios};
@@ -70,8 +74,8 @@ mod tensor {
     ///
     /// # Shapes
     /// Every entry of `policy` and `reference` (chosen, rejected; log-probabilities summed over the
-    /// completion), `chosen_length` (tokens of the chosen completion, at least 1) and every field of
-    /// the result is `[B]`.
+    /// completion), `chosen_length` (tokens of the chosen completion, at least 1; without tokens, 0, it
+    /// counts as 1; not read where α = 0) and every field of the result is `[B]`.
     ///
     /// # Panics
     /// On an empty batch or different lengths.
@@ -83,12 +87,14 @@ mod tensor {
         chosen_length: Tensor<1>,
     ) -> PairLoss {
         let beta = config.beta.get();
-        let nll = policy[0].clone().neg();
+        let logp = policy[0].clone();
         let ratios = log_ratios("rpo_nll", policy, reference);
-        same("rpo_nll", "chosen_length", chosen_length.dims(), nll.dims());
+        same("rpo_nll", "chosen_length", chosen_length.dims(), logp.dims());
         let [chosen, rejected] = ratios.clone();
-        let nll = (nll / chosen_length.detach()).mul_scalar(config.alpha.get());
-        let loss = softplus((rejected - chosen).mul_scalar(beta)) + nll;
+        let contrast = softplus((rejected - chosen).mul_scalar(beta));
+        let alpha = config.alpha.get();
+        let loss =
+            if alpha > 0.0 { contrast - per_length(logp, chosen_length).mul_scalar(alpha) } else { contrast };
         PairLoss::new(loss, beta, ratios)
     }
 }
@@ -113,7 +119,7 @@ mod tests {
 
     #[test]
     fn without_its_weight_the_likelihood_counts_for_nothing() {
-        let loss = rpo_nll_scalar(config(0.0), [-6.0, -9.0], [-6.0, -9.0], 4.0);
+        let loss = rpo_nll_scalar(config(0.0), [-6.0, -9.0], [-6.0, -9.0], f64::NAN);
         assert!((loss - std::f64::consts::LN_2).abs() < 1e-15);
     }
 }

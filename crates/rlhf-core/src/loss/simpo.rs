@@ -21,7 +21,7 @@ use crate::real::Real;
 #[cfg(feature = "burn")]
 pub use tensor::simpo;
 #[cfg(feature = "burn")]
-pub(super) use tensor::{means, smoothed};
+pub(super) use tensor::{means, per_length, smoothed};
 
 /// Numbers of [`simpo`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -57,8 +57,20 @@ impl SimpoConfig {
 /// # }
 /// ```
 pub fn simpo_scalar<R: Real>(config: SimpoConfig, policy: [R; 2], lengths: [f64; 2]) -> R {
-    let gap = policy[0] / lengths[0] - policy[1] / lengths[1];
+    let [chosen, rejected] = means_scalar(policy, lengths);
+    let gap = chosen - rejected;
     smoothed_scalar(gap * config.beta.get() - config.gamma.get(), config.label_smoothing.get())
+}
+
+/// Log-probability per token.
+pub(super) fn means_scalar<R: Real>(policy: [R; 2], lengths: [f64; 2]) -> [R; 2] {
+    [0, 1].map(|i| per_length_scalar(policy[i], lengths[i]))
+}
+
+/// x a token: 0/0 would be NaN, so a completion without tokens counts as one token long.
+pub(super) fn per_length_scalar<R: Real>(x: R, length: f64) -> R {
+    // Not `max`, which drops a NaN.
+    x / if length < 1.0 { 1.0 } else { length }
 }
 
 /// −(1 − ε) log σ(x) − ε log σ(−x).
@@ -79,7 +91,8 @@ mod tensor {
     ///
     /// # Shapes
     /// Every entry of `policy` (chosen, rejected; log-probabilities summed over the completion), of
-    /// `lengths` (completion tokens, at least 1) and every field of the result is `[B]`.
+    /// `lengths` (completion tokens, at least 1; a completion without tokens, 0, counts as 1) and
+    /// every field of the result is `[B]`.
     ///
     /// # Panics
     /// On an empty batch or different lengths.
@@ -102,7 +115,14 @@ mod tensor {
         same(name, "policy rejected", rejected.dims(), chosen.dims());
         same(name, "lengths chosen", n_chosen.dims(), chosen.dims());
         same(name, "lengths rejected", n_rejected.dims(), chosen.dims());
-        [chosen / n_chosen.detach(), rejected / n_rejected.detach()]
+        [per_length(chosen, n_chosen), per_length(rejected, n_rejected)]
+    }
+
+    /// The tensor form of [`per_length_scalar`](super::per_length_scalar); `length` is detached.
+    pub(in crate::loss) fn per_length(x: Tensor<1>, length: Tensor<1>) -> Tensor<1> {
+        let length = length.detach();
+        let short = length.clone().lower_elem(1.0);
+        x / length.mask_fill(short, 1.0)
     }
 
     /// The tensor form of [`smoothed_scalar`](super::smoothed_scalar).
@@ -135,6 +155,13 @@ mod tests {
         let once = simpo_scalar(config(2.0, 0.5), [-3.0, -8.0], [2.0, 5.0]);
         let twice = simpo_scalar(config(2.0, 0.5), [-6.0, -8.0], [4.0, 5.0]);
         assert!((once - twice).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_completion_without_tokens_counts_as_one_token_long() {
+        let at = |lengths| simpo_scalar(config(2.0, 0.5), [0.0, -8.0], lengths);
+        assert!((at([0.0, 5.0]) - at([1.0, 5.0])).abs() <= 0.0);
+        assert!(at([f64::NAN, 5.0]).is_nan());
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub struct SuperhfLoss {
 ///
 /// # Panics
 /// On rows of different lengths.
+#[track_caller]
 pub fn forward_kl_scalar<R: Real>(policy: &[R], prior: &[f64]) -> R {
     assert_eq!(policy.len(), prior.len(), "forward_kl_scalar: policy and prior differ in length");
     log_softmax(prior).iter().zip(log_softmax(policy)).map(|(p0, p)| (-p + *p0) * p0.exp()).sum()
@@ -98,10 +99,13 @@ pub fn forward_kl_scalar<R: Real>(policy: &[R], prior: &[f64]) -> R {
 /// The loss of a minibatch: the definition that the fine-tuning step is tested against.
 ///
 /// # Panics
-/// On a minibatch without a scored token.
+/// On a minibatch without a scored token, and on an example whose `policy` or `prior` has fewer rows
+/// than `targets` has positions.
+#[track_caller]
 pub fn superhf_scalar(config: SuperhfConfig, minibatch: &[SuperhfExample<'_>]) -> SuperhfLoss {
     let (mut nll, mut n_targets, mut kl_sum) = (0.0, 0usize, 0.0);
-    for example in minibatch {
+    for (i, example) in minibatch.iter().enumerate() {
+        enough_rows(i, example);
         let (mut kl, mut n) = (0.0, 0usize);
         for (t, target) in example.targets.iter().enumerate() {
             let Some(y) = *target else { continue };
@@ -119,7 +123,9 @@ pub fn superhf_scalar(config: SuperhfConfig, minibatch: &[SuperhfExample<'_>]) -
         }
         if n > 0 {
             // Exactly, a KL is never below zero; rounding may say otherwise.
-            kl_sum += (kl / n as f64).max(0.0);
+            let mean: f64 = kl / n as f64;
+            // Not `max`, which drops a NaN.
+            kl_sum += if mean < 0.0 { 0.0 } else { mean };
         }
     }
     assert!(n_targets > 0, "superhf_scalar: no scored token in {} examples", minibatch.len());
@@ -131,6 +137,14 @@ pub fn superhf_scalar(config: SuperhfConfig, minibatch: &[SuperhfExample<'_>]) -
     let inverse = config.inverse_loss.get();
     let penalty = if inverse > 0.0 { inverse / cross_entropy } else { 0.0 };
     SuperhfLoss { loss: cross_entropy + penalty + config.beta.get() * weight * kl_sum, cross_entropy, kl_sum }
+}
+
+#[track_caller]
+fn enough_rows(i: usize, example: &SuperhfExample<'_>) {
+    let t = example.targets.len();
+    for (name, rows) in [("policy", example.policy.len()), ("prior", example.prior.len())] {
+        assert!(rows >= t, "superhf_scalar: example {i}: {name} has {rows} rows, targets {t} positions");
+    }
 }
 
 #[cfg(feature = "burn")]

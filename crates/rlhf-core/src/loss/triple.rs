@@ -15,7 +15,7 @@
 //! takes the mean of −log π(y*|x) over the batch's gold tokens: who wants that adds α times the sum
 //! of `nll`, over the tokens, to the mean of `contrast`.
 //! Detached: `lengths`, and both rewards of the result (β times what the margin is the difference
-//! of).
+//! of); `contrast` and `nll` keep their gradient, so that a caller can weigh them himself.
 
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,9 @@ pub fn triple_scalar<R: Real>(config: TripleConfig, policy: [R; 2], lengths: [f6
         TripleLossType::Ipo => cpo_per_token_scalar(cpo(CpoLossType::Ipo), policy, lengths),
         TripleLossType::TpoL(gamma) => simpo_scalar(config.simpo(gamma), policy, lengths),
     };
-    contrast - gold * config.alpha.get()
+    let alpha = config.alpha.get();
+    // Without weight there may be no gold response at all: whatever stands there is not read.
+    if alpha > 0.0 { contrast - gold * alpha } else { contrast }
 }
 
 impl TripleConfig {
@@ -109,11 +111,11 @@ mod tensor {
     /// What [`triple`] gives.
     #[derive(Debug, Clone)]
     pub struct TripleLoss {
-        /// `[B]`: the contrast, and α times `nll`.
+        /// `[B]`: the contrast, and α times `nll` where α is not 0.
         pub loss: Tensor<1>,
-        /// `[B]`: c, of the pair alone.
+        /// `[B]`: c, of the pair alone. Keeps its gradient.
         pub contrast: Tensor<1>,
-        /// `[B]`: −log π(y*|x) in nats, without its weight.
+        /// `[B]`: −log π(y*|x) in nats, without its weight. Keeps its gradient.
         pub nll: Tensor<1>,
         /// `[B]`: β times the chosen log-probability (its mean for `ipo` and `tpo-l`). Detached.
         pub chosen_reward: Tensor<1>,
@@ -125,8 +127,9 @@ mod tensor {
     ///
     /// # Shapes
     /// Every entry of `policy` (chosen, rejected; log-probabilities summed over the completion), of
-    /// `lengths` (completion tokens, at least 1), `gold` (the summed log-probability of the gold
-    /// response) and every field of the result are `[B]`.
+    /// `lengths` (completion tokens, at least 1; a completion without tokens, 0, counts as 1), `gold`
+    /// (the summed log-probability of the gold response; not read where α = 0) and every field of the
+    /// result are `[B]`.
     ///
     /// # Panics
     /// On an empty batch or different lengths.
@@ -148,7 +151,6 @@ mod tensor {
         };
         let nll = gold.neg();
         let alpha = config.alpha.get();
-        // Without weight there may be no gold response at all: whatever stands there is not read.
         let loss = pair.loss.clone();
         TripleLoss {
             loss: if alpha > 0.0 { loss + nll.clone().mul_scalar(alpha) } else { loss },

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Where: log π(y_t|…) is `logp`, log Σ_v π(v|…)² is `log_sum_sq_probs`, both where `mask` is true, |y|
-//! is the number of these, ℓ_pair is any loss on pairs.
+//! is the number of these, ℓ_pair is any loss whose rows are pairs (those of `aot` are order statistics).
 //! Paper: Zhou et al., *WPO: Enhancing RLHF with Weighted Preference Optimization*, arXiv:2406.11827,
 //! Eq. 2, with the sampled alignment.
 //! Departures: none; the product with the loss stands at the call site.

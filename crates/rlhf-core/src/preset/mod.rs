@@ -129,7 +129,7 @@ impl GrpoRecipe {
     #[track_caller]
     pub fn kl_to_go(&self, old_logp: &[f64], reference_logp: &[f64]) -> Vec<f64> {
         let mut to_go = vec![0.0; old_logp.len()];
-        if let Some(kl) = self.reward_kl {
+        if let Some(kl) = self.reward_kl.filter(|kl| kl.beta > Weight::ZERO) {
             assert_eq!(old_logp.len(), reference_logp.len(), "kl_to_go: log-probabilities differ in length");
             let mut sum = 0.0;
             for (t, (old, reference)) in old_logp.iter().zip(reference_logp).enumerate().rev() {
@@ -171,6 +171,16 @@ pub fn grpo_step_scalar<R: Real>(
     groups: &[Vec<Completion<'_, R>>],
     step: StepCounts,
 ) -> Result<R, NumError> {
+    let needs_reference = recipe.needs_reference();
+    for completion in groups.iter().flatten() {
+        let n = completion.logp.len();
+        assert_eq!(completion.old_logp.len(), n, "grpo_step: old_logp: expected one number a token of logp");
+        assert!(
+            !needs_reference || completion.reference_logp.len() == n,
+            "grpo_step: reference_logp: expected {n} numbers, one a token of logp, found {}",
+            completion.reference_logp.len()
+        );
+    }
     let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.iter().map(|c| c.reward).collect()).collect();
     let rewards: Vec<&[f64]> = rewards.iter().map(Vec::as_slice).collect();
     let advantages = recipe.advantages(&rewards);

@@ -10,7 +10,7 @@ use crate::loss::ppo_clip::PpoClipConfig;
 use crate::number::{Bound, Weight};
 
 /// The defaults of `GRPOExperimentConfig`: r − μ (`advantage_normalization_type = "centered"`), clip
-/// 0.2 below and 0.272 above, k3 (`kl_estimator = 2`) at 0.05, and `loss_denominator = "token"`, the
+/// 0.2 below and 0.272 above, k3 (`kl_estimator = 2`, the log-ratio held at ±40) at 0.05, and `loss_denominator = "token"`, the
 /// tokens of the batch. Its truncated importance weight for the rollout engine (cap 2) is
 /// [`off_policy`](crate::host::off_policy)'s and not in the recipe.
 pub fn grpo() -> GrpoRecipe {
@@ -28,7 +28,7 @@ pub fn grpo() -> GrpoRecipe {
                 delta: Bound::NONE,
             },
             beta: Weight::literal(0.05),
-            kl: KlConfig::paper(),
+            kl: KlConfig { input_clamp: Bound::literal(40.0), ..KlConfig::paper() },
         },
         normaliser: Normaliser::StepTokens,
     }

@@ -4,6 +4,8 @@
 //! `ipo_per_token` (divided by the lengths), `sppo_hard` has no ½ ([`sppo_hard`](crate::loss::sppo_hard)),
 //! `bco_pair` has no shift, `sft` is the token mean over the batch.
 
+use serde::{Deserialize, Serialize};
+
 use super::{GrpoRecipe, Normaliser};
 use crate::host::advantage::{Baseline, GroupAdvantageConfig, GroupScale, Single};
 use crate::host::reinforce::RlooAdvantageConfig;
@@ -57,13 +59,24 @@ pub fn cispo() -> CispoConfig {
     CispoConfig::UpperBound { max: Bound::literal(5.0) }
 }
 
-/// `RLOOConfig()`: k1 in the reward at β = 0.05, no clipping of rewards, no normalisation. The ratio
-/// is the sequence's ([`rloo`](crate::loss::rloo)), clipped at 0.2.
-pub fn rloo() -> (RlooAdvantageConfig, PpoClipConfig) {
-    let advantage = RlooAdvantageConfig {
-        beta: Weight::literal(0.05),
-        reward_clip_range: None,
-        normalize_advantages: None,
-    };
-    (advantage, PpoClipConfig::new(Weight::literal(0.2)))
+/// What RLOO is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RlooRecipe {
+    /// From rewards and KLs to advantages.
+    pub advantage: RlooAdvantageConfig,
+    /// The range that a sequence's ratio may move in ([`rloo`](crate::loss::rloo)).
+    pub clip: PpoClipConfig,
+}
+
+/// `RLOOConfig()`: k1 in the reward at β = 0.05, no clipping of rewards, no normalisation, ε = 0.2.
+pub fn rloo() -> RlooRecipe {
+    RlooRecipe {
+        advantage: RlooAdvantageConfig {
+            beta: Weight::literal(0.05),
+            reward_clip_range: None,
+            normalize_advantages: None,
+        },
+        clip: PpoClipConfig::new(Weight::literal(0.2)),
+    }
 }

@@ -6,8 +6,12 @@
 //! `f32` and `bf16` cases through the tensor code with autodiff on the device given. Whatever a case
 //! expects must be computed: an unknown file, case, parameter or quantity is a failure.
 
+use std::collections::HashSet;
 use std::fs;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use burn::tensor::Device;
 use serde_json::Value;
@@ -57,7 +61,7 @@ use compare::Computed;
 pub struct Outcome {
     /// Cases of which every quantity agrees.
     pub passed: usize,
-    /// The others; a file that nothing can check counts as one.
+    /// The others; a file that cannot be read or that nothing can check counts as one.
     pub failed: usize,
     /// One line a quantity: file, case, dtype, what was expected and found.
     pub failures: Vec<String>,
@@ -66,50 +70,71 @@ pub struct Outcome {
 /// What runs the cases of one file.
 type Checker = fn(&Case<'_>, &Device) -> Result<Computed, String>;
 
-/// Runs every case of every file. `device` is a plain one.
+/// Runs every case of every file, each file once. `device` is a plain one.
+///
+/// What is wrong with a file or a case is counted in the outcome and the others are run: a file that
+/// cannot be read or is no JSON is one failure, and so is a case that our code refuses by a panic.
+/// The panic hook is silent meanwhile.
 ///
 /// # Errors
-/// A file that cannot be read or is no JSON; everything else is counted in the outcome.
+/// None so far.
 pub fn run(paths: &[PathBuf], device: &Device) -> Result<Outcome, Error> {
+    let _quiet = Quiet::new();
     let mut outcome = Outcome::default();
+    let mut seen = HashSet::new();
     for path in paths {
-        let text = fs::read_to_string(path).map_err(|e| Error::io("reading", path, e))?;
-        let file: Value = serde_json::from_str(&text)
-            .map_err(|e| Error::record(path, e.line(), "file", "JSON", e.to_string()))?;
-        match &file {
-            Value::Array(pins) => run_file(path, &pins::as_cases(pins), device, &mut outcome),
-            _ if file["meta"].is_null() => run_index(path, &file, &mut outcome)?,
-            _ => run_file(path, &file, device, &mut outcome),
+        if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+            continue;
+        }
+        match load(path) {
+            Ok(Value::Array(pins)) => run_file(path, &pins::as_cases(&pins), device, &mut outcome),
+            Ok(file) if file["meta"].is_null() => run_index(path, &file, &mut outcome),
+            Ok(file) => run_file(path, &file, device, &mut outcome),
+            Err(e) => outcome.fail(vec![e.to_string()]),
         }
     }
     Ok(outcome)
 }
 
-/// An index of golden files: each entry's file lies beside it and has as many cases as it says.
-fn run_index(path: &Path, index: &Value, outcome: &mut Outcome) -> Result<(), Error> {
-    let base = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let Some(entries) = index.as_object().filter(|o| !o.is_empty()) else {
-        outcome.fail(vec![format!("{base}: expected golden cases or an index of them, found neither")]);
-        return Ok(());
+fn load(path: &Path) -> Result<Value, Error> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io("reading", path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::record(path, e.line(), "file", "JSON", e.to_string()))
+}
+
+fn base_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// An index of golden files: each entry's file lies beside it and has as many cases as it says. It
+/// has no cases of its own, so only problems count.
+fn run_index(path: &Path, index: &Value, outcome: &mut Outcome) {
+    let base = base_name(path);
+    let Some(entries) = entries(index) else {
+        let what = "expected \"meta\" with \"cases\", or an index of golden files";
+        return outcome.fail(vec![format!("{base}: {what}")]);
     };
-    for (name, entry) in entries {
-        let beside = path.with_file_name(name);
-        let text = fs::read_to_string(&beside).map_err(|e| Error::io("reading", &beside, e))?;
-        let file: Value = serde_json::from_str(&text)
-            .map_err(|e| Error::record(&beside, e.line(), "file", "JSON", e.to_string()))?;
-        let found = file.as_array().or_else(|| file["cases"].as_array()).map_or(0, Vec::len);
-        match entry["cases"].as_u64() {
-            Some(n) if n == found as u64 => outcome.passed += 1,
-            expected => {
-                outcome.fail(vec![format!("{base}: {name}: expected {expected:?} cases, found {found}")]);
+    for (name, expected) in entries {
+        let found = match load(&path.with_file_name(name)) {
+            Ok(file) => file.as_array().or_else(|| file["cases"].as_array()).map_or(0, Vec::len),
+            Err(e) => {
+                outcome.fail(vec![format!("{base}: {name}: {e}")]);
+                continue;
             }
+        };
+        if expected != found as u64 {
+            outcome.fail(vec![format!("{base}: {name}: expected {expected} cases, found {found}")]);
         }
     }
-    Ok(())
+}
+
+/// Files and how many cases each has; nothing where that is not all that stands there.
+fn entries(index: &Value) -> Option<Vec<(&str, u64)>> {
+    let map = index.as_object().filter(|o| !o.is_empty())?;
+    map.iter().map(|(name, entry)| Some((name.as_str(), entry["cases"].as_u64()?))).collect()
 }
 
 fn run_file(path: &Path, file: &Value, device: &Device, outcome: &mut Outcome) {
-    let base = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let base = base_name(path);
     let name = file["meta"]["file"].as_str().unwrap_or(&base);
     let Some(checker) = checker(name) else {
         let known: Vec<&str> = CHECKERS.iter().map(|(name, _)| *name).collect();
@@ -120,15 +145,54 @@ fn run_file(path: &Path, file: &Value, device: &Device, outcome: &mut Outcome) {
     };
     for (index, value) in cases.iter().enumerate() {
         let case = Case::new(&file["inputs"], value);
-        let problems = match checker(&case, device) {
-            Ok(computed) => computed.against(&case),
-            Err(what) => vec![what],
-        };
+        let problems = problems(checker, &case, device);
         if problems.is_empty() {
             outcome.passed += 1;
         } else {
             let place = format!("{base} case {index} \"{}\" {}", case.name(), case.dtype());
             outcome.fail(problems.into_iter().map(|p| format!("{place}: {p}")).collect());
+        }
+    }
+}
+
+/// What is wrong with a case. A checker and the code behind it may panic where shapes or ranges do not
+/// fit; they own all they change, so nothing half done outlives it.
+fn problems(checker: Checker, case: &Case<'_>, device: &Device) -> Vec<String> {
+    let check = || match checker(case, device) {
+        Ok(computed) => computed.against(case),
+        Err(what) => vec![what],
+    };
+    panic::catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        let line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        vec![format!("inputs or params do not fit: {line}")]
+    })
+}
+
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
+
+/// A silent panic hook while it lives. One at a time, so that each puts back what it found.
+struct Quiet {
+    before: Option<Hook>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(|_| {}));
+        Self { before: Some(before), _alone: alone }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A panicking thread may not set a hook.
+        if let Some(before) = self.before.take().filter(|_| !thread::panicking()) {
+            panic::set_hook(before);
         }
     }
 }

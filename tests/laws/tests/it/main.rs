@@ -249,6 +249,21 @@ fn values_and_gradients_are_finite_far_out() {
     }
 }
 
+#[test]
+fn nan_is_never_hidden() {
+    for law in laws() {
+        let drawn = Batch::draw(&law.form, 1, law.form.size);
+        for c in (0..law.form.width).filter(|c| drawn.mask[0][*c]) {
+            let mut batch = drawn.clone();
+            batch.leaf[0][c] = f64::NAN;
+            let twin = (law.dual)(&batch.reals());
+            assert!(twin.iter().flatten().any(|x| x.value.is_nan()), "{}: twin, column {c}", law.name);
+            let found = host((law.tensor)(&batch.tensors()));
+            assert!(found.iter().any(|x| x.is_nan()), "{}: tensor, column {c}: {found:?}", law.name);
+        }
+    }
+}
+
 /// The message of the panic of `law` on `t`.
 fn refusal(law: &Law, t: &Tensors) -> String {
     let panic = catch_unwind(AssertUnwindSafe(|| (law.tensor)(t)));

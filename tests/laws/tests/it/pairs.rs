@@ -104,7 +104,7 @@ pub(super) fn laws() -> Vec<Law> {
         ),
         law!(
             "dpo/forward_kl",
-            pair().size(1.5).overflows(),
+            pair().size(1.5),
             |t| one(dpo(forward(), t.pair(), t.pair_of(0)).loss),
             row | r | vec![dpo_scalar(forward(), [r.x[0], r.x[1]], [r.o[0][0], r.o[0][1]])]
         ),
@@ -119,6 +119,12 @@ pub(super) fn laws() -> Vec<Law> {
                     [r.o[0][0], r.o[0][1]],
                     [r.o[1][0], r.o[1][1]],
                 )]
+        ),
+        law!(
+            "dpo_per_token/no_tokens",
+            Form::two().with_idle(2, Kind::Binary),
+            |t| one(dpo_per_token(DpoConfig::new(beta()), t.pair(), t.pair_of(0), t.pair_of(1)).loss),
+            row | r | { vec![dpo_scalar(DpoConfig::new(beta()), [r.x[0], r.x[1]], [r.o[0][0], r.o[0][1]])] }
         ),
         law!(
             "ipo",
@@ -139,6 +145,12 @@ pub(super) fn laws() -> Vec<Law> {
                 )]
         ),
         law!(
+            "ipo_per_token/no_tokens",
+            Form::two().with_idle(2, Kind::Binary),
+            |t| one(ipo_per_token(IpoConfig::new(beta()), t.pair(), t.pair_of(0), t.pair_of(1)).loss),
+            row | r | { vec![ipo_scalar(IpoConfig::new(beta()), [r.x[0], r.x[1]], [r.o[0][0], r.o[0][1]])] }
+        ),
+        law!(
             "hinge",
             pair(),
             |t| one(hinge(HingeConfig::new(beta()), t.pair(), t.pair_of(0)).loss),
@@ -148,7 +160,7 @@ pub(super) fn laws() -> Vec<Law> {
         ),
         law!(
             "dpo/alpha",
-            pair().size(1.5).overflows(),
+            pair().size(1.5),
             |t| one(dpo(of(alpha()), t.pair(), t.pair_of(0)).loss),
             row | r | vec![dpo_scalar(of(alpha()), [r.x[0], r.x[1]], [r.o[0][0], r.o[0][1]])]
         ),
@@ -178,7 +190,7 @@ pub(super) fn laws() -> Vec<Law> {
         ),
         law!(
             "robust/forward_kl",
-            pair().size(1.5).overflows(),
+            pair().size(1.5),
             |t| one(robust(noisy_forward(), t.pair(), t.pair_of(0)).loss),
             row | r | vec![robust_scalar(noisy_forward(), [r.x[0], r.x[1]], [r.o[0][0], r.o[0][1]])]
         ),

@@ -124,6 +124,25 @@ fn absolute() -> Vec<Law> {
             |t| one(rpo_nll(nll(), t.pair(), t.pair_of(0), t.col(1, 0)).loss),
             row | r | vec![rpo_nll_scalar(nll(), two(r), two_ref(r), r.o[1][0])]
         ),
+        // A completion without tokens counts as one token long.
+        law!(
+            "rpo_nll/no_tokens",
+            Form::two().with_idle(1, Kind::Binary),
+            |t| one(rpo_nll(nll(), t.pair(), t.pair_of(0), t.col(1, 0)).loss),
+            row | r | vec![rpo_nll_scalar(nll(), two(r), two_ref(r), 1.0)]
+        ),
+        law!(
+            "rpo_nll/no_weight",
+            Form::pair(),
+            |t| {
+                let config = RpoNllConfig { alpha: Weight::ZERO, ..nll() };
+                one(rpo_nll(config, t.pair(), t.pair_of(0), t.x(0).full_like(f32::NAN)).loss)
+            },
+            row | r | {
+                let config = RpoNllConfig { alpha: Weight::ZERO, ..nll() };
+                vec![rpo_nll_scalar(config, two(r), two_ref(r), f64::NAN)]
+            }
+        ),
     ]
 }
 

@@ -82,6 +82,11 @@ fn with_lengths() -> Form {
     alone().with(2, Kind::Count)
 }
 
+/// The same where a completion may have no token, which counts as one.
+fn without_tokens() -> Form {
+    alone().with_idle(2, Kind::Binary)
+}
+
 /// Chosen, rejected and a third log-probability.
 fn three() -> Form {
     Form::rows(3).leaf(Kind::LogProb)
@@ -167,14 +172,20 @@ fn means() -> Vec<Law> {
             row | r | vec![simpo_scalar(simpo_config(), pair(r), pair_of(r, 0))]
         ),
         law!(
+            "simpo/no_tokens",
+            without_tokens(),
+            |t| one(simpo(simpo_config(), t.pair(), t.pair_of(0)).loss),
+            row | r | vec![simpo_scalar(simpo_config(), pair(r), [1.0; 2])]
+        ),
+        law!(
             "alpha_reward",
-            Form::rows(1).leaf(Kind::LogProb).overflows(),
+            Form::rows(1).leaf(Kind::LogProb),
             |t| one(alpha_reward(Finite::new(0.25).expect("finite"), t.x(0))),
             row | r | vec![alpha_reward_scalar(Finite::new(0.25).expect("finite"), r.x[0])]
         ),
         law!(
             "alphapo",
-            with_lengths().overflows(),
+            with_lengths(),
             |t| one(alphapo(alphapo_config(0.25), t.pair(), t.pair_of(0)).loss),
             row | r | vec![alphapo_scalar(alphapo_config(0.25), pair(r), pair_of(r, 0))]
         ),
@@ -190,7 +201,19 @@ fn means() -> Vec<Law> {
             |t| one(alphapo(alphapo_config(0.0), t.pair(), t.pair_of(0)).loss),
             row | r | vec![alphapo_scalar(alphapo_config(0.0), pair(r), pair_of(r, 0))]
         ),
+        law!(
+            "alphapo/no_tokens",
+            without_tokens(),
+            |t| one(alphapo(alphapo_config(0.25), t.pair(), t.pair_of(0)).loss),
+            row | r | vec![alphapo_scalar(alphapo_config(0.25), pair(r), [1.0; 2])]
+        ),
         law!("orpo", with_lengths(), |t| orpo_all(t), row | r | orpo_all_scalar(r)),
+        law!(
+            "orpo/no_tokens",
+            without_tokens(),
+            |t| one(orpo(orpo_config(), t.pair(), t.pair_of(0)).loss),
+            row | r | vec![orpo_scalar(orpo_config(), pair(r), pair_of(r, 0))]
+        ),
     ]
 }
 
@@ -222,6 +245,12 @@ fn contrasts() -> Vec<Law> {
             row | r | vec![cpo_per_token_scalar(cpo_config(Ipo), pair(r), pair_of(r, 0))]
         ),
         law!(
+            "cpo_per_token/no_tokens",
+            without_tokens(),
+            |t| one(cpo_per_token(cpo_config(Ipo), t.pair(), t.pair_of(0)).loss),
+            row | r | vec![cpo_scalar(cpo_config(Ipo), pair(r))]
+        ),
+        law!(
             "triple/sigmoid",
             three().with_idle(2, Kind::Count),
             |t| triple_all(t, TripleLossType::Sigmoid),
@@ -242,6 +271,12 @@ fn contrasts() -> Vec<Law> {
         law!(
             "triple/tpo_l",
             three().with(2, Kind::Count),
+            |t| triple_all(t, tpo_l()),
+            row | r | triple_all_scalar(r, tpo_l())
+        ),
+        law!(
+            "triple/no_tokens",
+            three().with_idle(2, Kind::Binary),
             |t| triple_all(t, tpo_l()),
             row | r | triple_all_scalar(r, tpo_l())
         ),
@@ -325,9 +360,23 @@ fn a_gold_response_without_weight_is_not_read() {
     let (x, y) = (leaf(&[-3.0]), leaf(&[-5.0]));
     let out = triple(config, [x.clone(), y], [leaf(&[2.0]), leaf(&[2.0])], leaf(&[f32::NAN]));
     let grads = out.loss.clone().sum().backward();
-    let expected = triple_scalar(config, [-3.0, -5.0], [2.0; 2], 0.0);
+    let expected = triple_scalar(config, [-3.0, -5.0], [2.0; 2], f64::NAN);
     close("loss", host(out.loss)[0], expected, 1e-6);
     close("chosen", host(out.chosen_reward)[0], -3.0 * BETA, 1e-6);
     close("rejected", host(out.rejected_reward)[0], -5.0 * BETA, 1e-6);
     assert!(host(x.grad(&grads).expect("reached"))[0].is_finite());
+}
+
+#[test]
+fn a_baseline_without_weight_is_not_read() {
+    let config = RpoConfig { eta: Weight::ZERO, ..rpo_config() };
+    for baseline in [f32::NAN, f32::NEG_INFINITY] {
+        let (x, y) = (leaf(&[-3.0]), leaf(&[-5.0]));
+        let out = rpo(config, [x.clone(), y], [leaf(&[-4.0]), leaf(&[-4.0])], leaf(&[baseline]));
+        let grads = out.loss.clone().sum().backward();
+        let at = |x: &[Dual]| rpo_scalar(config, [x[0], x[1]], [-4.0; 2], f64::from(baseline).into());
+        let (expected, slope) = gradient(&[-3.0, -5.0], at);
+        close("loss", host(out.loss)[0], expected, 1e-6);
+        close("slope", host(x.grad(&grads).expect("reached"))[0], slope[0], 1e-6);
+    }
 }

@@ -136,3 +136,29 @@ fn the_inverse_loss_is_added_once() {
     let ce = std::f64::consts::LN_2;
     assert!((superhf_scalar(config, &[example]).loss - (ce + 0.3 / ce)).abs() < 1e-15);
 }
+
+#[test]
+fn a_kl_that_is_not_a_number_is_not_taken_for_zero() {
+    let (policy, prior) = ([vec![0.0; 2], vec![0.0; 2]], [vec![f64::NAN, 0.0], vec![0.0; 2]]);
+    let example = SuperhfExample { policy: &policy, prior: &prior, targets: &[None, Some(0)] };
+    let found = superhf_scalar(config(1.0, KlReduction::Mean, KlPositions::Aligned), &[example]);
+    assert!(found.kl_sum.is_nan() && found.loss.is_nan() && found.cross_entropy.is_finite());
+}
+
+fn of_rows(policy: usize, prior: usize) {
+    let (policy, prior) = (vec![vec![0.0; 2]; policy], vec![vec![0.0; 2]; prior]);
+    let example = SuperhfExample { policy: &policy, prior: &prior, targets: &[None, None, Some(1)] };
+    let _ = superhf_scalar(config(1.0, KlReduction::Mean, KlPositions::Official), &[example]);
+}
+
+#[test]
+#[should_panic(expected = "superhf_scalar: example 0: policy has 2 rows, targets 3 positions")]
+fn targets_beyond_the_policy() {
+    of_rows(2, 3);
+}
+
+#[test]
+#[should_panic(expected = "superhf_scalar: example 0: prior has 1 rows, targets 3 positions")]
+fn a_prior_that_is_too_short() {
+    of_rows(3, 1);
+}
