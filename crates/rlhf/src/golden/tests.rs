@@ -32,7 +32,7 @@ fn the_peers_numbers_are_ours() {
     let known = CHECKERS.iter().map(|(name, _)| folder.join(name));
     let paths: Vec<PathBuf> = known.chain([folder.join("manifest.json")]).collect();
     for device in devices() {
-        let outcome = run(&paths, &device).expect("readable files");
+        let outcome = run(&paths, &device);
         assert_eq!(outcome.failures, Vec::<String>::new());
         assert_eq!((outcome.passed, outcome.failed), (907, 0));
     }
@@ -123,7 +123,7 @@ fn folder(files: &[(&str, String)]) -> tempfile::TempDir {
 
 fn ran(folder: &tempfile::TempDir, names: &[&str]) -> Outcome {
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.path().join(name)).collect();
-    run(&paths, &device()).expect("an outcome")
+    run(&paths, &device())
 }
 
 #[test]
