@@ -10,6 +10,7 @@ mod codegen;
 mod head;
 mod interop;
 mod manifest;
+mod named;
 mod process;
 mod scan;
 mod tidy;
@@ -82,8 +83,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "mutants",
-        arguments: "[flags…]",
-        about: "cargo-mutants on rlhf-core: is each changed sign caught?",
+        arguments: "[--named] [flags…]",
+        about: "cargo-mutants on rlhf-core; --named: every detach, mask and sign, which must all be caught",
         run: process::mutants,
     },
 ];

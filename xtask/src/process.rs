@@ -6,8 +6,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
-use crate::Outcome;
 use crate::workspace::Workspace;
+use crate::{Outcome, named};
 
 /// `cargo`, the one that started us where it says so, in the root folder.
 pub(crate) fn cargo(workspace: &Workspace) -> Command {
@@ -83,14 +83,21 @@ pub(crate) fn show(command: &Command) -> String {
 }
 
 /// `mutants [flags…]`: cargo-mutants on rlhf-core, against its own tests and the laws of its losses. By
-/// hand, not in `ci`: it takes hours.
+/// hand, not in `ci`: it takes hours. `mutants --named …` is another command: [`named`].
 pub(crate) fn mutants(workspace: &Workspace, arguments: &[String]) -> Outcome {
+    if let Some((_, rest)) = arguments.split_first().filter(|(first, _)| *first == "--named") {
+        return named::run(workspace, rest);
+    }
     if !has_subcommand(workspace, "mutants") {
         return Err("cargo-mutants is not installed: `cargo install cargo-mutants --locked`".to_owned());
     }
     let mut command = cargo(workspace);
     command.args(["mutants", "--package", "rlhf-core"]);
     command.args(["--test-package", "rlhf-core", "--test-package", "rlhf-laws"]).args(arguments);
+    // Examples in docs build one by one, for minutes; they show what the tests prove.
+    if !arguments.iter().any(|argument| argument == "--") {
+        command.args(["--", "--lib", "--tests"]);
+    }
     run(&mut command)?;
     Ok(ExitCode::SUCCESS)
 }

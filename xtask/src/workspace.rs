@@ -82,6 +82,15 @@ impl Workspace {
         names
     }
 
+    /// Every file, hidden ones too, as paths below the root.
+    pub(crate) fn all_files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        collect(&self.root, &mut files);
+        // A target folder by another name is no source either.
+        files.retain(|path| !path.starts_with(self.target()));
+        files.iter().filter_map(|path| path.strip_prefix(&self.root).ok()).map(Path::to_path_buf).collect()
+    }
+
     /// Names of the examples, from their files.
     pub(crate) fn examples(&self) -> Vec<String> {
         let files = self.files("examples", &["rs"]);

@@ -66,3 +66,25 @@ impl Head {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::number::Positive;
+
+    #[test]
+    fn a_tile_holds_what_was_asked_for_and_no_more() {
+        let shape = |tile: usize, m: usize, v: usize| {
+            let tile = NonZeroUsize::new(tile).expect("not zero");
+            FusedConfig { tile, ..FusedConfig::new(Positive::new(1.0).expect("positive")) }.shape(m, v)
+        };
+        // 4 Mi logits are 2048 rows of 2048 columns; 100 are ten rows of ten; never less than one, and
+        // never more than there are.
+        assert_eq!(shape(1 << 22, 4096, 32_000), [2048, 2048]);
+        assert_eq!(shape(100, 10, 23), [10, 10]);
+        assert_eq!(shape(8, 37, 23), [8, 1]);
+        assert_eq!(shape(1000, 10, 23), [10, 23]);
+    }
+}

@@ -235,6 +235,24 @@ mod tests {
     }
 
     #[test]
+    fn the_stop_token_belongs_to_its_completion() {
+        assert_eq!(truncate_right(&[5, 6, 2, 7, 3], &[3, 2]), [5, 6, 2]);
+        assert_eq!(truncate_right(&[5, 6], &[2]), [5, 6]);
+        assert!(truncate_right(&[], &[2]).is_empty());
+        assert_eq!([first_true(&[false, false, true, true]), first_true(&[false; 3])], [2, 3]);
+    }
+
+    #[test]
+    fn a_number_that_is_missing_does_not_count() {
+        // Mean 0: (16 + 4 + 36) / 2.
+        let x = [4.0, f64::NAN, 2.0, -6.0];
+        assert!((nan_std(&x) - 28f64.sqrt()).abs() < 1e-15);
+        assert!((nan_std(&[1.0, 3.0]) - 2f64.sqrt()).abs() < 1e-15 && nan_std(&[1.0, f64::NAN]).is_nan());
+        assert!((nan_min(&x) + 6.0).abs() <= 0.0 && (nan_max(&x) - 4.0).abs() <= 0.0);
+        assert!(nan_min(&[f64::NAN]).is_nan() && nan_max(&[]).is_nan());
+    }
+
+    #[test]
     fn what_is_left_over_is_in_no_part() {
         assert_eq!(split(&[1, 2, 3], 3), [[1], [2], [3]]);
         assert_eq!(repeated(&[4, 5, 6], Repeat { in_a_row: 1, batch: 2, times: 1 }), [4, 5]);

@@ -264,6 +264,14 @@ mod tests {
     }
 
     #[test]
+    fn the_deviation_of_numbers_far_from_0_keeps_its_digits() {
+        // 2⁴⁴ and the next but one, 2⁻⁷ more: twice (2⁻⁸)². As Σ x² − n μ² it would be twice that.
+        let mut moments = RunningMoments::default();
+        moments.update(&[2f64.powi(44), 2f64.powi(44) + 2f64.powi(-7)]);
+        assert!((moments.squares - 2f64.powi(-15)).abs() <= 0.0);
+    }
+
+    #[test]
     fn the_density_ratio_is_the_odds_within_bounds() {
         let weight = |x| Weight::new(x).expect("a weight");
         let max_density_ratio = Positive::new(10.0).expect("positive");

@@ -215,6 +215,12 @@ mod tests {
     }
 
     #[test]
+    fn the_baseline_is_a_mean_that_is_not_negative() {
+        assert!((kl_baseline(&[2.0, -1.0, 5.0]) - 2.0).abs() < 1e-15);
+        assert!(kl_baseline(&[1.0, -3.0]).abs() <= 0.0);
+    }
+
+    #[test]
     fn nan_is_not_clamped_away() {
         assert!(kl_baseline(&[1.0, f64::NAN]).is_nan());
     }

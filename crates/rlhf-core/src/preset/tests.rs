@@ -74,6 +74,27 @@ fn on_policy_every_system_has_its_own_number() {
 }
 
 #[test]
+fn what_one_step_does_not_show_is_each_systems_own() {
+    let bounds = |recipe: GrpoRecipe| {
+        let GrpoConfig { clip, kl, .. } = recipe.loss;
+        [clip.delta, kl.input_clamp, kl.output_clamp].map(Bound::get)
+    };
+    let none = f64::INFINITY;
+    for (recipe, expected) in [
+        (trl::grpo(), [none; 3]),
+        (verl::grpo(), [3.0, 20.0, 10.0]),
+        (open_instruct::grpo(), [none, 40.0, none]),
+        (nemo::grpo(), [none, 20.0, 10.0]),
+    ] {
+        // As bits: two infinite bounds have no difference.
+        assert_eq!(bounds(recipe).map(f64::to_bits), expected.map(f64::to_bits), "{recipe:?}");
+    }
+    // One micro-batch is the whole step above: the same number, and another one once it is cut.
+    assert_eq!(trl::grpo().normaliser, Normaliser::StepTokens);
+    assert_eq!([trl::bnpo().normaliser, verl::grpo().normaliser], [Normaliser::BatchTokens; 2]);
+}
+
+#[test]
 fn a_step_cut_in_two_is_the_step_where_the_normaliser_knows_the_step() {
     let logp: [&[f64]; 3] = [&[-0.8, -0.9], &[-1.0], &[-0.9, -0.1, -0.4]];
     let completion = |i: usize, reward: f64| Completion {

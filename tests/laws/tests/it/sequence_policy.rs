@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 use rlhf_core::loss::a_star_po::{AStarPoConfig, a_star_po, a_star_po_scalar};
+use rlhf_core::loss::cispo::{CispoConfig, cispo};
 use rlhf_core::loss::gmpo::{GmpoConfig, gmpo, gmpo_scalar};
 use rlhf_core::loss::gspo::{
     gspo, gspo_scalar, gspo_token, gspo_token_scalar, sequence_ratio, sequence_ratio_scalar,
 };
-use rlhf_core::loss::ppo_clip::PpoClipConfig;
+use rlhf_core::loss::ppo_clip::{PpoClipConfig, ppo_clip};
 use rlhf_core::loss::reinforce_pp::{reinforce_pp, reinforce_pp_scalar};
 use rlhf_core::loss::rloo::{
     reinforce, reinforce_scalar, reinforce_tokens, reinforce_tokens_scalar, rloo, rloo_scalar,
@@ -19,9 +20,11 @@ use rlhf_core::loss::vespo::{
 use rlhf_core::mask::sequence_sum;
 use rlhf_core::number::{Beta, Bound, Positive, Weight};
 use rlhf_core::real::Dual;
+use rlhf_core::token::token_ratio_scalar;
 
 use super::law::{Batch, Form, Kind, Law, Probe, Row, Tensors, law, one};
 use super::policy_gradient::each;
+use super::{close, host};
 
 fn weight(x: f64) -> Weight {
     Weight::new(x).expect("a weight")
@@ -188,4 +191,61 @@ fn whole() -> Vec<Law> {
             row | r | vec![a_star_po_scalar(regressed(), r.x[0], r.o[0][0], r.o[1][0], r.o[2][0])]
         ),
     ]
+}
+
+/// Beside the leaf itself, whose slope is 1, a detached part adds nothing.
+fn has_no_gradient(name: &str, t: &Tensors, part: Tensor<2>) {
+    let grads = (part.sum() + t.leaf.clone().sum()).backward();
+    let slopes = host(t.leaf.grad(&grads).expect("a leaf"));
+    assert!(slopes.iter().all(|g| (g - 1.0).abs() <= 0.0), "{name}: {slopes:?}");
+}
+
+#[test]
+fn ratios_are_reported_without_gradients_and_are_1_behind_the_mask() {
+    let batch = Batch::draw(&advantages(), 3, 1.0);
+    let t = batch.poisoned(&advantages()).tensors();
+    let (x, old, a) = (|| t.leaf.clone(), || t.o(0), || t.o(1));
+    let own = |i: usize, j: usize| token_ratio_scalar(batch.leaf[i][j], batch.others[0][i][j]);
+    let whole =
+        |i: usize, _: usize| sequence_ratio_scalar(&batch.leaf[i], &batch.others[0][i], &batch.mask[i]);
+    let cispo_config = CispoConfig::UpperBound { max: Bound::NONE };
+    type Expected<'a> = &'a dyn Fn(usize, usize) -> f64;
+    let table: [(&str, Tensor<2>, Expected<'_>); 7] = [
+        ("ppo_clip", ppo_clip(clip(), x(), old(), a(), &t.mask).ratio, &own),
+        ("cispo", cispo(cispo_config, x(), old(), a(), &t.mask).ratio, &own),
+        ("reinforce_pp", reinforce_pp(clip(), x(), old(), a(), &t.mask).ratio, &own),
+        ("sapo", sapo(gate(), x(), old(), a(), &t.mask).ratio, &own),
+        ("sapo_sequence", sapo_sequence(gate(), x(), old(), a(), &t.mask).ratio, &whole),
+        ("gspo", gspo(clip(), x(), old(), a(), &t.mask).ratio, &whole),
+        ("gspo_token", gspo_token(clip(), x(), old(), a(), &t.mask).ratio, &whole),
+    ];
+    for (name, found, expected) in table {
+        has_no_gradient(name, &t, found.clone());
+        for (at, found) in host(found).into_iter().enumerate() {
+            let (i, j) = (at / 5, at % 5);
+            close(name, found, if batch.mask[i][j] { expected(i, j) } else { 1.0 }, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn what_else_is_reported_carries_no_gradient() {
+    let batch = Batch::draw(&advantages(), 3, 1.0);
+    let t = batch.tensors();
+    let [x, old, a] = [t.x(0), t.col(0, 0), t.col(1, 0)];
+    let geometric = gmpo(geometric(), t.leaf.clone(), t.o(0), a.clone(), &t.mask);
+    has_no_gradient("gmpo", &t, one(geometric.ratio));
+    let phi = vespo(gamma(), t.leaf.clone(), t.o(0), t.o(1), &t.mask).phi;
+    has_no_gradient("vespo", &t, phi.clone());
+    let on = batch.mask.concat();
+    assert!(host(phi).into_iter().zip(on).all(|(phi, on)| (phi > 0.0) == on));
+    let one_ratio = rloo(clip(), x.clone(), old.clone(), a.clone()).ratio;
+    has_no_gradient("rloo", &t, one(one_ratio.clone()));
+    let reward = a_star_po(regressed(), x, old, a.clone(), a).implicit_reward;
+    has_no_gradient("a_star_po", &t, one(reward.clone()));
+    for (i, (ratio, reward)) in host(one_ratio).into_iter().zip(host(reward)).enumerate() {
+        let d = batch.leaf[i][0] - batch.others[0][i][0];
+        close("rloo", ratio, d.exp(), 1e-6);
+        close("a_star_po", reward, 0.3 * d, 1e-6);
+    }
 }

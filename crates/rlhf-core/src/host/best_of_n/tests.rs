@@ -59,6 +59,16 @@ fn uneven_answers_out_of_order() {
 }
 
 #[test]
+fn weights_count_by_their_shares() {
+    let (p, r) = ([0.4, 0.3, 0.2, 0.1], [0.0, 1.0, 0.5, 2.0]);
+    let thrice = p.map(|p| 3.0 * p);
+    close(&best_of_n(&thrice, &r, 4), &best_of_n(&p, &r, 4), 1e-15);
+    let (end, expected) = (fixed_point(&thrice, &r, 4, 0.35), fixed_point(&p, &r, 4, 0.35));
+    close(&end.policy, &expected.policy, 1e-14);
+    assert!(end.residual < 1e-14, "{}", end.residual);
+}
+
+#[test]
 fn ties_share_in_proportion() {
     // Class {1, 2} of mass ½ above answer 0: 1 − ½² = ¾, split 2 : 3.
     close(&best_of_n(&[0.5, 0.2, 0.3], &[0.0, 1.0, 1.0], 2), &[0.25, 0.3, 0.45], 1e-15);

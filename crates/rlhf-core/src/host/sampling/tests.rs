@@ -42,6 +42,9 @@ fn top_p_keeps_the_later_tie_and_always_one() {
     // The two zeros are equal, and negative logits sort as numbers do: −1 above −2.
     assert_eq!(kept(top(0.3), &[0.0, -0.0]), [1]);
     assert_eq!(kept(top(0.5), &[-2.0, -1.0, -3.0]), [1]);
+    // So do positive ones: shares 0.665, 0.090 and 0.245; and both together: 0.705, 0.035 and 0.259.
+    assert_eq!(kept(top(0.5), &[3.0, 1.0, 2.0]), [0]);
+    assert_eq!(kept(top(0.9), &[2.0, -1.0, 1.0]), [0, 2]);
 }
 
 #[test]
@@ -107,6 +110,7 @@ fn the_end_waits_for_its_turn_even_when_greedy() {
 
 #[test]
 fn greedy_takes_the_first_of_equals() {
+    assert!(Sampling::greedy().is_greedy() && !Sampling::plain().is_greedy());
     let draw = greedy(&[1.0, 2.0, 2.0]);
     assert_eq!(draw.token, 1);
     assert!((draw.logp + (2.0 + (-1f64).exp()).ln()).abs() < 1e-15);
