@@ -185,12 +185,13 @@ mod tensor {
     pub fn normalise(how: Normalise, loss: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
         let [b, _] = loss.dims();
         let loss = masked("normalise", loss, mask);
+        let mean_of_each = |loss: Tensor<2>| loss.sum_dim(1).reshape([b]) / lengths(mask).clamp_min(1.0);
         match how {
             Normalise::TokenMean => loss.sum() / lengths(mask).sum(),
-            Normalise::SequenceMean => sequence_mean(loss, mask).sum().div_scalar(b as f64),
+            Normalise::SequenceMean => mean_of_each(loss).sum().div_scalar(b as f64),
             Normalise::ActiveSequenceMean => {
                 let active = lengths(mask).greater_elem(0.0).float().sum();
-                sequence_mean(loss, mask).sum() / active
+                mean_of_each(loss).sum() / active
             }
             Normalise::SumOver(n) => loss.sum().div_scalar(n.get()),
         }

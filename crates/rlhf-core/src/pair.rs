@@ -26,6 +26,8 @@ use crate::real::Real;
 
 #[cfg(feature = "burn")]
 pub use tensor::{PairLoss, log_ratios, reference_free, scores};
+#[cfg(feature = "burn")]
+pub(crate) use tensor::{means, per_length, smoothed};
 
 /// The divergence that the policy is held to the reference by.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
@@ -84,6 +86,22 @@ fn alpha_scalar<R: Real>(alpha: Finite, max: f64, log_ratio: R) -> R {
 /// Whether α − 1 is so near to 0 that the quotient is taken at its limit; TRL's threshold.
 fn is_reverse_kl(a: f64) -> bool {
     a.abs() < 1e-6
+}
+
+/// Log-probability per token.
+pub(crate) fn means_scalar<R: Real>(policy: [R; 2], lengths: [f64; 2]) -> [R; 2] {
+    [0, 1].map(|i| per_length_scalar(policy[i], lengths[i]))
+}
+
+/// x a token: 0/0 would be NaN, so a completion without tokens counts as one token long.
+pub(crate) fn per_length_scalar<R: Real>(x: R, length: f64) -> R {
+    // Not `max`, which drops a NaN.
+    x / if length < 1.0 { 1.0 } else { length }
+}
+
+/// −(1 − ε) log σ(x) − ε log σ(−x).
+pub(crate) fn smoothed_scalar<R: Real>(x: R, eps: f64) -> R {
+    -x.log_sigmoid() * (1.0 - eps) - (-x).log_sigmoid() * eps
 }
 
 #[cfg(feature = "burn")]
@@ -155,6 +173,33 @@ mod tensor {
                 alpha_score(alpha, Some(max_exponent.get()), d)
             }
         })
+    }
+
+    /// Log-probability per token, `[B]` each; `lengths` are detached.
+    #[track_caller]
+    pub(crate) fn means(
+        name: &str,
+        [chosen, rejected]: [Tensor<1>; 2],
+        [n_chosen, n_rejected]: [Tensor<1>; 2],
+    ) -> [Tensor<1>; 2] {
+        filled(name, "policy chosen", chosen.dims());
+        same(name, "policy rejected", rejected.dims(), chosen.dims());
+        same(name, "lengths chosen", n_chosen.dims(), chosen.dims());
+        same(name, "lengths rejected", n_rejected.dims(), chosen.dims());
+        [per_length(chosen, n_chosen), per_length(rejected, n_rejected)]
+    }
+
+    /// The tensor form of [`per_length_scalar`](super::per_length_scalar); `length` is detached.
+    pub(crate) fn per_length(x: Tensor<1>, length: Tensor<1>) -> Tensor<1> {
+        let length = length.detach();
+        let short = length.clone().lower_elem(1.0);
+        x / length.mask_fill(short, 1.0)
+    }
+
+    /// The tensor form of [`smoothed_scalar`](super::smoothed_scalar).
+    pub(crate) fn smoothed(x: Tensor<1>, eps: f64) -> Tensor<1> {
+        let right = log_sigmoid(x.clone()).mul_scalar(eps - 1.0);
+        if eps > 0.0 { right - log_sigmoid(x.neg()).mul_scalar(eps) } else { right }
     }
 
     fn alpha_score(alpha: Finite, max: Option<f64>, d: Tensor<1>) -> Tensor<1> {

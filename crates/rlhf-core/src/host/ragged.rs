@@ -4,6 +4,7 @@
 //! rows become a rectangle for a device, or come back from one; what a device samples after the
 //! first stop token, for instance, must not be trained on.
 
+use super::whiten::{Moments, Spread};
 use crate::real::Real;
 
 /// Which side of a row is filled up.
@@ -112,12 +113,7 @@ fn present(x: &[f64]) -> impl Iterator<Item = f64> {
 /// assert!(nan_std(&[1.0, f64::NAN]).is_nan());
 /// ```
 pub fn nan_std(x: &[f64]) -> f64 {
-    let n = present(x).count();
-    if n < 2 {
-        return f64::NAN;
-    }
-    let mean = present(x).sum::<f64>() / n as f64;
-    (present(x).map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1) as f64).sqrt()
+    Moments::scorable(x).variance(Spread::Unbiased).sqrt()
 }
 
 /// The least number that is not NaN; NaN where there is none, so that a metric of nothing does not
@@ -149,7 +145,9 @@ pub fn nan_max(x: &[f64]) -> f64 {
 /// assert!((rlhf_core::host::ragged::log1mexp(x) - 0.75f64.ln()).abs() < 1e-15);
 /// ```
 pub fn log1mexp<R: Real>(x: R) -> R {
-    if x.value() < -std::f64::consts::LN_2 { (-x.exp()).ln_1p() } else { (-x.exp_m1()).ln() }
+    let v = x.value();
+    let value = if v < -std::f64::consts::LN_2 { (-v.exp()).ln_1p() } else { (-v.exp_m1()).ln() };
+    x.chain(value, -(-v).exp_m1().recip())
 }
 
 /// Cuts a batch into `n` parts of equal size, for micro-batches. What is left over at the end is in

@@ -17,8 +17,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::{means_scalar, smoothed_scalar};
 use crate::number::{Beta, Finite, Prob, Weight};
+use crate::pair::{means_scalar, smoothed_scalar};
 use crate::real::Real;
 
 #[cfg(feature = "burn")]
@@ -91,11 +91,11 @@ pub fn alphapo_scalar<R: Real>(config: AlphapoConfig, policy: [R; 2], lengths: [
 mod tensor {
     use burn::tensor::Tensor;
 
-    use super::super::simpo::{means, smoothed};
     use super::{AlphapoConfig, NO_ALPHA};
     use crate::elementwise::exp_m1_held;
     use crate::number::Finite;
     use crate::pair::PairLoss;
+    use crate::pair::{means, smoothed};
     use crate::shape::filled;
 
     /// r_α of each log-probability.

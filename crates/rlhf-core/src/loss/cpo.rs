@@ -19,8 +19,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::{means_scalar, smoothed_scalar};
 use crate::number::{Beta, Prob};
+use crate::pair::{means_scalar, smoothed_scalar};
 use crate::real::Real;
 
 #[cfg(feature = "burn")]
@@ -92,9 +92,9 @@ mod tensor {
     use burn::tensor::Tensor;
     use burn::tensor::activation::relu;
 
-    use super::super::simpo::{means, smoothed};
     use super::{CpoConfig, CpoLossType};
     use crate::pair::{PairLoss, log_ratios, reference_free};
+    use crate::pair::{means, smoothed};
 
     /// The loss of each pair.
     ///

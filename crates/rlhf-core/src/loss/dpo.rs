@@ -17,9 +17,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::per_length_scalar;
 use crate::number::{Beta, Prob};
-use crate::pair::{FDivergence, score_scalar};
+use crate::pair::{FDivergence, per_length_scalar, score_scalar, smoothed_scalar};
 use crate::real::Real;
 
 #[cfg(feature = "burn")]
@@ -71,19 +70,15 @@ pub fn dpo_per_token_scalar<R: Real>(
     let score =
         |i: usize| per_length_scalar(score_scalar(config.f_divergence, policy[i] - reference[i]), lengths[i]);
     let x = (score(0) - score(1)) * config.beta.get();
-    let eps = config.label_smoothing.get();
-    -x.log_sigmoid() * (1.0 - eps) - (-x).log_sigmoid() * eps
+    smoothed_scalar(x, config.label_smoothing.get())
 }
 
 #[cfg(feature = "burn")]
 mod tensor {
     use burn::tensor::Tensor;
 
-    use super::super::simpo::per_length;
     use super::DpoConfig;
-    use crate::elementwise::log_sigmoid;
-    use crate::pair::{PairLoss, log_ratios, scores};
-    use crate::shape::same;
+    use crate::pair::{PairLoss, log_ratios, means, scores, smoothed};
 
     /// The loss of each pair.
     ///
@@ -117,19 +112,13 @@ mod tensor {
         lengths: [Tensor<1>; 2],
     ) -> PairLoss {
         let ratios = log_ratios("dpo_per_token", policy, reference);
-        let [chosen, rejected] = scores(config.f_divergence, ratios.clone());
-        let [n_chosen, n_rejected] = lengths;
-        same("dpo_per_token", "lengths chosen", n_chosen.dims(), chosen.dims());
-        same("dpo_per_token", "lengths rejected", n_rejected.dims(), chosen.dims());
-        let loss = of_scores(config, [per_length(chosen, n_chosen), per_length(rejected, n_rejected)]);
+        let per_token = means("dpo_per_token", scores(config.f_divergence, ratios.clone()), lengths);
+        let loss = of_scores(config, per_token);
         PairLoss::new(loss, config.beta.get(), ratios)
     }
 
     fn of_scores(config: DpoConfig, [chosen, rejected]: [Tensor<1>; 2]) -> Tensor<1> {
-        let x = (chosen - rejected).mul_scalar(config.beta.get());
-        let eps = config.label_smoothing.get();
-        let right = log_sigmoid(x.clone()).mul_scalar(eps - 1.0);
-        if eps > 0.0 { right - log_sigmoid(x.neg()).mul_scalar(eps) } else { right }
+        smoothed((chosen - rejected).mul_scalar(config.beta.get()), config.label_smoothing.get())
     }
 }
 

@@ -16,9 +16,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::per_length_scalar;
 use crate::number::Beta;
-use crate::pair::{FDivergence, score_scalar};
+use crate::pair::{FDivergence, per_length_scalar, score_scalar};
 use crate::real::Real;
 
 #[cfg(feature = "burn")]
@@ -74,10 +73,8 @@ pub fn ipo_per_token_scalar<R: Real>(
 mod tensor {
     use burn::tensor::Tensor;
 
-    use super::super::simpo::per_length;
     use super::IpoConfig;
-    use crate::pair::{PairLoss, log_ratios, scores};
-    use crate::shape::same;
+    use crate::pair::{PairLoss, log_ratios, means, scores};
 
     /// The loss of each pair.
     ///
@@ -111,11 +108,8 @@ mod tensor {
         lengths: [Tensor<1>; 2],
     ) -> PairLoss {
         let ratios = log_ratios("ipo_per_token", policy, reference);
-        let [chosen, rejected] = scores(config.f_divergence, ratios.clone());
-        let [n_chosen, n_rejected] = lengths;
-        same("ipo_per_token", "lengths chosen", n_chosen.dims(), chosen.dims());
-        same("ipo_per_token", "lengths rejected", n_rejected.dims(), chosen.dims());
-        let loss = of_scores(config, [per_length(chosen, n_chosen), per_length(rejected, n_rejected)]);
+        let per_token = means("ipo_per_token", scores(config.f_divergence, ratios.clone()), lengths);
+        let loss = of_scores(config, per_token);
         PairLoss::new(loss, config.beta.get(), ratios)
     }
 

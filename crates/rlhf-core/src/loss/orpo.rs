@@ -17,8 +17,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::per_length_scalar;
+use crate::host::ragged::log1mexp;
 use crate::number::Beta;
+use crate::pair::per_length_scalar;
 use crate::real::Real;
 
 #[cfg(feature = "burn")]
@@ -58,17 +59,9 @@ pub fn orpo_scalar<R: Real>(config: OrpoConfig, policy: [R; 2], lengths: [f64; 2
 pub fn log_odds_scalar<R: Real>(policy: [R; 2], lengths: [f64; 2]) -> R {
     let of = |i: usize| {
         let mean = per_length_scalar(policy[i], lengths[i]);
-        mean - log_1m_exp(mean.clamp(f64::NEG_INFINITY, NEAREST))
+        mean - log1mexp(mean.clamp(f64::NEG_INFINITY, NEAREST))
     };
     of(0) - of(1)
-}
-
-/// log(1 − eˣ) for x < 0, with the digits of both ends; its slope is −1 / (e⁻ˣ − 1).
-fn log_1m_exp<R: Real>(x: R) -> R {
-    let v = x.value();
-    // Each form loses its digits on the other side of log ½.
-    let value = if v < -std::f64::consts::LN_2 { (-v.exp()).ln_1p() } else { (-v.exp_m1()).ln() };
-    x.chain(value, -(-v).exp_m1().recip())
 }
 
 #[cfg(feature = "burn")]
@@ -77,9 +70,9 @@ mod tensor {
 
     use burn::tensor::Tensor;
 
-    use super::super::simpo::means;
     use super::{NEAREST, OrpoConfig};
     use crate::elementwise::{exp_m1, log_sigmoid};
+    use crate::pair::means;
 
     /// What [`orpo`] gives.
     #[derive(Debug, Clone)]
@@ -140,13 +133,13 @@ mod tests {
     #[test]
     fn both_ends_keep_their_digits() {
         // log(1 − e⁻ˣ) = log x − x/2 + O(x²) near 0, −e⁻ˣ far out.
-        let near = log_1m_exp(-1e-12);
+        let near = log1mexp(-1e-12);
         assert!((near - (1e-12f64.ln() - 0.5e-12)).abs() < 1e-14);
-        assert!((log_1m_exp(-50.0f64) / -(-50f64).exp() - 1.0).abs() < 1e-14);
+        assert!((log1mexp(-50.0f64) / -(-50f64).exp() - 1.0).abs() < 1e-14);
         // log(1 − ½), and the same from both forms beside it.
         let ln_2 = std::f64::consts::LN_2;
-        assert!((log_1m_exp(-ln_2) + ln_2).abs() < 1e-15);
-        assert!((log_1m_exp(-ln_2 - 1e-9) - log_1m_exp(-ln_2 + 1e-9) - 2e-9).abs() < 1e-14);
+        assert!((log1mexp(-ln_2) + ln_2).abs() < 1e-15);
+        assert!((log1mexp(-ln_2 - 1e-9) - log1mexp(-ln_2 + 1e-9) - 2e-9).abs() < 1e-14);
     }
 
     #[test]

@@ -16,8 +16,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simpo::per_length_scalar;
 use crate::number::{Beta, Weight};
+use crate::pair::per_length_scalar;
 use crate::real::Real;
 
 #[cfg(feature = "burn")]
@@ -64,9 +64,9 @@ pub fn rpo_nll_scalar<R: Real>(
 mod tensor {
     use burn::tensor::Tensor;
 
-    use super::super::simpo::per_length;
     use super::RpoNllConfig;
     use crate::elementwise::softplus;
+    use crate::pair::per_length;
     use crate::pair::{PairLoss, log_ratios};
     use crate::shape::same;
 

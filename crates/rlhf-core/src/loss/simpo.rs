@@ -16,12 +16,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::number::{Beta, Prob, Weight};
+use crate::pair::{means_scalar, smoothed_scalar};
 use crate::real::Real;
 
 #[cfg(feature = "burn")]
 pub use tensor::simpo;
-#[cfg(feature = "burn")]
-pub(super) use tensor::{means, per_length, smoothed};
 
 /// Numbers of [`simpo`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -62,30 +61,12 @@ pub fn simpo_scalar<R: Real>(config: SimpoConfig, policy: [R; 2], lengths: [f64;
     smoothed_scalar(gap * config.beta.get() - config.gamma.get(), config.label_smoothing.get())
 }
 
-/// Log-probability per token.
-pub(super) fn means_scalar<R: Real>(policy: [R; 2], lengths: [f64; 2]) -> [R; 2] {
-    [0, 1].map(|i| per_length_scalar(policy[i], lengths[i]))
-}
-
-/// x a token: 0/0 would be NaN, so a completion without tokens counts as one token long.
-pub(super) fn per_length_scalar<R: Real>(x: R, length: f64) -> R {
-    // Not `max`, which drops a NaN.
-    x / if length < 1.0 { 1.0 } else { length }
-}
-
-/// −(1 − ε) log σ(x) − ε log σ(−x).
-pub(super) fn smoothed_scalar<R: Real>(x: R, eps: f64) -> R {
-    -x.log_sigmoid() * (1.0 - eps) - (-x).log_sigmoid() * eps
-}
-
 #[cfg(feature = "burn")]
 mod tensor {
     use burn::tensor::Tensor;
 
     use super::SimpoConfig;
-    use crate::elementwise::log_sigmoid;
-    use crate::pair::PairLoss;
-    use crate::shape::{filled, same};
+    use crate::pair::{PairLoss, means, smoothed};
 
     /// The loss of each pair.
     ///
@@ -102,33 +83,6 @@ mod tensor {
         let [chosen, rejected] = means.clone();
         let x = (chosen - rejected).mul_scalar(config.beta.get()).sub_scalar(config.gamma.get());
         PairLoss::new(smoothed(x, config.label_smoothing.get()), config.beta.get(), means)
-    }
-
-    /// Log-probability per token, `[B]` each; `lengths` are detached.
-    #[track_caller]
-    pub(in crate::loss) fn means(
-        name: &str,
-        [chosen, rejected]: [Tensor<1>; 2],
-        [n_chosen, n_rejected]: [Tensor<1>; 2],
-    ) -> [Tensor<1>; 2] {
-        filled(name, "policy chosen", chosen.dims());
-        same(name, "policy rejected", rejected.dims(), chosen.dims());
-        same(name, "lengths chosen", n_chosen.dims(), chosen.dims());
-        same(name, "lengths rejected", n_rejected.dims(), chosen.dims());
-        [per_length(chosen, n_chosen), per_length(rejected, n_rejected)]
-    }
-
-    /// The tensor form of [`per_length_scalar`](super::per_length_scalar); `length` is detached.
-    pub(in crate::loss) fn per_length(x: Tensor<1>, length: Tensor<1>) -> Tensor<1> {
-        let length = length.detach();
-        let short = length.clone().lower_elem(1.0);
-        x / length.mask_fill(short, 1.0)
-    }
-
-    /// The tensor form of [`smoothed_scalar`](super::smoothed_scalar).
-    pub(in crate::loss) fn smoothed(x: Tensor<1>, eps: f64) -> Tensor<1> {
-        let right = log_sigmoid(x.clone()).mul_scalar(eps - 1.0);
-        if eps > 0.0 { right - log_sigmoid(x.neg()).mul_scalar(eps) } else { right }
     }
 }
 

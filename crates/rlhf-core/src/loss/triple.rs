@@ -104,8 +104,9 @@ mod tensor {
     use burn::tensor::Tensor;
 
     use super::super::cpo::{CpoLossType, cpo, cpo_per_token};
-    use super::super::simpo::{means, simpo};
+    use super::super::simpo::simpo;
     use super::{TripleConfig, TripleLossType};
+    use crate::pair::means;
     use crate::shape::same;
 
     /// What [`triple`] gives.
