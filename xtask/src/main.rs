@@ -11,6 +11,7 @@ mod head;
 mod interop;
 mod manifest;
 mod named;
+mod peers;
 mod process;
 mod scan;
 mod tidy;
@@ -72,8 +73,14 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "bench",
         arguments: "[WORKLOAD…] [--json]",
-        about: "build, then `rlhf bench`: speed of generation, scoring, update",
+        about: "build, then `rlhf bench`: speed of training steps and generation",
         run: binary::bench,
+    },
+    Command {
+        name: "peers",
+        arguments: "--python EXE --scripts DIR [--rounds N] [WORKLOAD…]",
+        about: "build, then `rlhf bench` and the peers' scripts in turn: a table of ratios",
+        run: peers::run,
     },
     Command {
         name: "interop",

@@ -22,30 +22,76 @@ pub struct KvCache {
     keys: Vec<Option<Tensor<4>>>,
     values: Vec<Option<Tensor<4>>>,
     lengths: Vec<usize>,
+    /// The blocks that are computed, in order; slot `i` of keys and values is that of `layers[i]`.
+    layers: Vec<usize>,
     capacity: usize,
 }
 
-/// What one cached forward pass needs: rotary tables, the additive mask, and where rows write.
+/// What one cached forward pass needs: rotary tables, the additive masks, and where rows write.
 #[derive(Debug)]
 pub(crate) struct Step {
-    pub(crate) cos: Tensor<4>,
-    pub(crate) sin: Tensor<4>,
-    pub(crate) mask: Tensor<4>,
+    /// Cosines and sines of each rotation.
+    pub(crate) turns: Vec<(Tensor<4>, Tensor<4>)>,
+    /// One mask a window in use, made when a layer first asks for it.
+    masks: Vec<(Option<usize>, Tensor<4>)>,
+    /// Position of each query; all rows of a prefill share theirs.
+    positions: Vec<usize>,
+    /// `(rows, tokens a row)` of `positions`.
+    shape: (usize, usize),
     columns: usize,
     /// `(first row, rows, column)`: runs of rows that write the same column.
     runs: Vec<(usize, usize, usize)>,
+}
+
+impl Step {
+    /// `[1 or B, 1, T, columns]`: 0 for columns a query may see, −∞ for the rest.
+    pub(crate) fn mask(&mut self, window: Option<usize>, device: &Device) -> Tensor<4> {
+        if let Some((_, mask)) = self.masks.iter().find(|(w, _)| *w == window) {
+            return mask.clone();
+        }
+        let mut mask = vec![f32::NEG_INFINITY; self.positions.len() * self.columns];
+        for (row, position) in mask.chunks_mut(self.columns).zip(&self.positions) {
+            let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+            row[first..=*position].fill(0.0);
+        }
+        let (rows, t) = self.shape;
+        let mask = Tensor::from_data(TensorData::new(mask, [rows, 1, t, self.columns]), device);
+        self.masks.push((window, mask.clone()));
+        mask
+    }
+
+    /// Position of each query.
+    pub(crate) fn positions(&self) -> &[usize] {
+        &self.positions
+    }
+
+    /// `(rows, tokens a row)` of the positions: one row stands for all of a prefill.
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
 }
 
 impl KvCache {
     /// An empty cache of `rows` rows for a model of `layers` layers, with room for `capacity`
     /// positions a row.
     pub fn new(layers: usize, rows: usize, capacity: usize) -> Self {
+        Self::through((0..layers).collect(), rows, capacity)
+    }
+
+    /// As [`KvCache::new`], for a pass through the blocks of these indices only.
+    pub fn through(layers: Vec<usize>, rows: usize, capacity: usize) -> Self {
         Self {
-            keys: vec![None; layers],
-            values: vec![None; layers],
+            keys: vec![None; layers.len()],
+            values: vec![None; layers.len()],
             lengths: vec![0; rows],
+            layers,
             capacity: capacity.next_multiple_of(COLUMN_BLOCK),
         }
+    }
+
+    /// The blocks that are computed, in order.
+    pub fn layers(&self) -> &[usize] {
+        &self.layers
     }
 
     /// How many positions each row holds.
@@ -75,25 +121,21 @@ impl KvCache {
         }
     }
 
-    pub(crate) fn plan(&self, t: usize, rope: &Rope, device: &Device) -> Step {
+    pub(crate) fn plan(&self, t: usize, ropes: &[Rope], device: &Device) -> Step {
         let prefill = self.keys.first().is_none_or(Option::is_none);
         let longest = self.lengths.iter().max().map_or(0, |l| l + t);
         assert!(longest <= self.capacity, "kv cache: {longest} positions, room for {}", self.capacity);
         assert!(prefill || t == 1, "kv cache: {t} tokens a row after the prefill, expected 1");
         let columns = longest.next_multiple_of(COLUMN_BLOCK).min(self.capacity);
-        let (cos, sin) = if prefill { rope.tables(0, t, device) } else { rope.rows(&self.lengths, device) };
-        Step { cos, sin, mask: self.mask(t, columns, prefill, device), columns, runs: self.runs() }
-    }
-
-    /// `[1 or B, 1, T, columns]`: 0 for columns a query may see, −∞ for the rest.
-    fn mask(&self, t: usize, columns: usize, prefill: bool, device: &Device) -> Tensor<4> {
-        let rows = if prefill { 1 } else { self.lengths.len() };
-        let mut mask = vec![f32::NEG_INFINITY; rows * t * columns];
-        for (i, row) in mask.chunks_mut(columns).enumerate() {
-            let seen = if prefill { i + 1 } else { self.lengths[i] + 1 };
-            row[..seen].fill(0.0);
-        }
-        Tensor::from_data(TensorData::new(mask, [rows, 1, t, columns]), device)
+        let (positions, shape) = if prefill {
+            ((0..t).collect(), (1, t))
+        } else {
+            (self.lengths.clone(), (self.lengths.len(), 1))
+        };
+        let turns = ropes
+            .iter()
+            .map(|rope| if prefill { rope.tables(0, t, device) } else { rope.rows(&self.lengths, device) });
+        Step { turns: turns.collect(), masks: Vec::new(), positions, shape, columns, runs: self.runs() }
     }
 
     fn runs(&self) -> Vec<(usize, usize, usize)> {

@@ -1,7 +1,8 @@
-//! A decoder trunk with a scalar head on its last real token: `LlamaForSequenceClassification`.
+//! A decoder trunk with a linear head on its last real token: a reward model where the head has one
+//! row, a classifier where it has more.
 //!
 //! ```text
-//! r(x) = w · h_last(x)
+//! r(x) = W h_last(x)
 //! ```
 //!
 //! Rows are padded on the right to a multiple of [`COLUMN_BLOCK`] and never scored alone in a
@@ -12,9 +13,10 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::cache::COLUMN_BLOCK;
+use crate::config::DecoderConfig;
 use crate::decoder::{Source, Trunk};
 use crate::error::Error;
-use crate::hf::DecoderConfig;
+use crate::weights::transpose;
 
 /// Trunk and head. Field names are those of the Hugging Face checkpoint.
 #[derive(Module, Debug)]
@@ -25,30 +27,49 @@ pub struct Classifier {
     pub score: Score,
 }
 
-/// `[1, hidden]` weights of the scalar head.
+/// `[labels, hidden]` weights of the head.
 #[derive(Module, Debug)]
 pub struct Score {
-    /// `[hidden, 1]` in Burn's layout.
+    /// `[hidden, labels]` in Burn's layout.
     pub weight: Param<Tensor<2>>,
 }
 
 impl Classifier {
-    /// Builds the model on `device` with parameters from `source`.
+    /// Builds a reward model on `device` with parameters from `source`.
     ///
     /// # Errors
     /// Whatever `source` answers for a tensor it cannot give.
     pub fn build(config: &DecoderConfig, source: &mut Source<'_>, device: &Device) -> Result<Self, Error> {
+        Self::with_labels(config, 1, source, device)
+    }
+
+    /// Builds a classifier with so many labels.
+    ///
+    /// # Errors
+    /// Whatever `source` answers for a tensor it cannot give.
+    pub fn with_labels(
+        config: &DecoderConfig,
+        labels: usize,
+        source: &mut Source<'_>,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let model = Trunk::build(config, source, device)?;
-        let weight = source("score.weight", &[1, config.hidden_size])?;
-        let data = TensorData::new(weight, [config.hidden_size, 1]);
+        let d = config.hidden_size();
+        let weight = transpose(&source("score.weight", &[labels, d])?, labels, d);
+        let data = TensorData::new(weight, [d, labels]);
         Ok(Self { model, score: Score { weight: Param::from_data(data, device) } })
+    }
+
+    /// Rows of the head.
+    pub fn labels(&self) -> usize {
+        self.score.weight.val().dims()[1]
     }
 
     /// One score a row, `[B]`, with gradient if the model carries one. Rows are padded to the
     /// longest of the batch.
     ///
     /// # Panics
-    /// On an empty batch or an empty row.
+    /// On an empty batch, an empty row, or a head with more than one label.
     #[track_caller]
     pub fn scores(&self, rows: &[&[u32]], pad: u32) -> Tensor<1> {
         self.padded_scores(rows, pad, rows.iter().map(|r| r.len()).max().unwrap_or(0))
@@ -56,6 +77,22 @@ impl Classifier {
 
     #[track_caller]
     fn padded_scores(&self, rows: &[&[u32]], pad: u32, t: usize) -> Tensor<1> {
+        assert!(self.labels() == 1, "classifier: expected a head with one label, found {}", self.labels());
+        let b = rows.len();
+        self.padded_logits(rows, pad, t).reshape([b])
+    }
+
+    /// The logits of every label, `[B, labels]`, rows padded to the longest of the batch.
+    ///
+    /// # Panics
+    /// On an empty batch or an empty row.
+    #[track_caller]
+    pub fn logits(&self, rows: &[&[u32]], pad: u32) -> Tensor<2> {
+        self.padded_logits(rows, pad, rows.iter().map(|r| r.len()).max().unwrap_or(0))
+    }
+
+    #[track_caller]
+    fn padded_logits(&self, rows: &[&[u32]], pad: u32, t: usize) -> Tensor<2> {
         let device = self.model.device();
         assert!(!rows.is_empty(), "classifier: no row");
         // A second row keeps the matrix products on one code path; its score is dropped.
@@ -74,28 +111,45 @@ impl Classifier {
         let hidden = self.model.hidden(tokens);
         let d = hidden.dims()[2];
         let at = hidden.reshape([b * t, d]).select(0, last);
-        // Product and sum instead of a matrix product with one column, which takes other code.
-        let head = self.score.weight.val().reshape([1, d]);
-        (at * head).sum_dim(1).reshape([b]).narrow(0, 0, rows.len())
+        // Product and sum instead of a matrix product with few columns, which takes other code.
+        let labels = self.labels();
+        let logit = |label: usize| {
+            let row = self.score.weight.val().narrow(1, label, 1).reshape([1, d]);
+            (at.clone() * row).sum_dim(1)
+        };
+        let logits = Tensor::cat((0..labels).map(logit).collect(), 1);
+        logits.narrow(0, 0, rows.len())
     }
 
     /// One score a row without gradient, in order; the model lives on the plain device. Rows of one
     /// padded length are computed together, so that a row's sums never depend on its neighbours.
     ///
     /// # Panics
-    /// On an empty row.
+    /// On an empty row, or a head with more than one label.
     #[track_caller]
     pub fn score_rows(&self, rows: &[Vec<u32>], pad: u32, max_rows: usize) -> Vec<f64> {
+        assert!(self.labels() == 1, "classifier: expected a head with one label, found {}", self.labels());
+        self.logit_rows(rows, pad, max_rows).into_iter().map(|logits| logits[0]).collect()
+    }
+
+    /// As [`Classifier::score_rows`], every label's logit a row.
+    ///
+    /// # Panics
+    /// On an empty row.
+    #[track_caller]
+    pub fn logit_rows(&self, rows: &[Vec<u32>], pad: u32, max_rows: usize) -> Vec<Vec<f64>> {
+        let labels = self.labels();
         let mut order: Vec<usize> = (0..rows.len()).collect();
         let padded = |i: usize| rows[i].len().next_multiple_of(COLUMN_BLOCK);
         order.sort_by_key(|i| padded(*i));
-        let mut out = vec![0.0; rows.len()];
+        let mut out = vec![Vec::new(); rows.len()];
         for same_length in order.chunk_by(|a, b| padded(*a) == padded(*b)) {
             for chunk in same_length.chunks(max_rows.max(1)) {
                 let batch: Vec<&[u32]> = chunk.iter().map(|i| rows[*i].as_slice()).collect();
-                let scores = self.padded_scores(&batch, pad, padded(chunk[0])).into_data().convert::<f64>();
-                for (i, score) in chunk.iter().zip(scores.iter::<f64>()) {
-                    out[*i] = score;
+                let logits = self.padded_logits(&batch, pad, padded(chunk[0])).into_data().convert::<f64>();
+                let logits: Vec<f64> = logits.try_into_vec().expect("converted to f64");
+                for (i, row) in chunk.iter().zip(logits.chunks(labels)) {
+                    out[*i] = row.to_vec();
                 }
             }
         }

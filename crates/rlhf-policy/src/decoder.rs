@@ -1,29 +1,23 @@
-//! A Llama-style decoder: RMS norm, rotary positions, grouped-query attention, SwiGLU.
-//!
-//! ```text
-//! h₀ = E[tokens]
-//! h ← h + W_o · attention(rope(W_q n(h)), rope(W_k n(h)), W_v n(h))
-//! h ← h + W_down (silu(W_gate n(h)) ⊙ W_up n(h))
-//! logits = W_head n(h)            with W_head = E when the embeddings are tied
-//! ```
+//! The decoder of every family: embeddings, blocks of attention and feed-forward, a norm, a head.
 //!
 //! Rows are right-padded: position `t` of a row sits in column `t`, so the causal mask alone keeps
-//! padding out of every real position and no attention mask is needed. Module and field names are
-//! those of the Hugging Face checkpoint, so a parameter's path is its name on disk.
+//! padding out of every real position and no attention mask is needed. Parameters have Llama's
+//! names whatever the family ([`crate::family::Family::disk_name`] has the others).
 
-use burn::module::{Module, Param};
-use burn::nn::{Embedding, Linear, RmsNorm};
-use burn::tensor::activation::{silu, softmax};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rlhf_core::contract::PolicyModel;
+use rlhf_kernels::Activation;
 
-use crate::cache::KvCache;
+use crate::architecture::{Architecture, Bias, HeadKind, LayerPlan, MlpKind, Positions, Residual};
+use crate::attention::{Attention, HeadQkv};
+use crate::cache::{KvCache, Step};
+use crate::config::DecoderConfig;
 use crate::error::Error;
-use crate::hf::DecoderConfig;
-use crate::rope::Rope;
+use crate::projection::{Embedding, Norm, Projection};
 
-/// Where a module gets its parameters: asked once for each tensor, with its checkpoint name and
-/// its shape as Hugging Face stores it (`[out, in]` for a linear map).
+/// Where a module gets its parameters: asked once for each tensor, with its inner name and its shape
+/// as checkpoints store it (`[out, in]` for a linear map).
 pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, Error> + 'a;
 
 /// A causal language model: the trunk and its head.
@@ -32,7 +26,7 @@ pub struct Decoder {
     /// Token embedding, blocks and final norm.
     pub model: Trunk,
     /// Output projection `[hidden, vocabulary]`; absent when tied to the embedding.
-    pub lm_head: Option<Linear>,
+    pub lm_head: Option<Projection>,
 }
 
 /// Everything below the head: tokens to final hidden states.
@@ -40,74 +34,95 @@ pub struct Decoder {
 pub struct Trunk {
     /// `[V, hidden]`.
     pub embed_tokens: Embedding,
+    /// `[positions, hidden]`, where positions are learned.
+    pub embed_positions: Option<Embedding>,
     /// The blocks, first to last.
     pub layers: Vec<Block>,
     /// Norm after the last block.
-    pub norm: RmsNorm,
+    pub norm: Norm,
     #[module(skip)]
-    rope: Rope,
+    architecture: Architecture,
 }
 
 /// One transformer block.
 #[derive(Module, Debug)]
 pub struct Block {
     /// Norm before attention.
-    pub input_layernorm: RmsNorm,
-    /// Grouped-query attention.
+    pub input_layernorm: Norm,
+    /// Attention.
     pub self_attn: Attention,
-    /// Norm before the feed-forward part.
-    pub post_attention_layernorm: RmsNorm,
-    /// SwiGLU feed-forward.
+    /// Norm before the feed-forward part; after attention in a sandwich.
+    pub post_attention_layernorm: Norm,
+    /// Norm before the feed-forward part of a sandwich.
+    pub pre_feedforward_layernorm: Option<Norm>,
+    /// Norm after it.
+    pub post_feedforward_layernorm: Option<Norm>,
+    /// The feed-forward part.
     pub mlp: Mlp,
+    #[module(skip)]
+    residual: Residual,
+    #[module(skip)]
+    rope: Option<usize>,
 }
 
-/// Grouped-query attention with rotary positions.
-#[derive(Module, Debug)]
-pub struct Attention {
-    /// `[hidden, heads · head_dim]`.
-    pub q_proj: Linear,
-    /// `[hidden, kv_heads · head_dim]`.
-    pub k_proj: Linear,
-    /// `[hidden, kv_heads · head_dim]`.
-    pub v_proj: Linear,
-    /// `[heads · head_dim, hidden]`.
-    pub o_proj: Linear,
-    kv_heads: usize,
-    head_dim: usize,
-}
-
-/// SwiGLU: `W_down (silu(W_gate x) ⊙ W_up x)`.
+/// The feed-forward part: gated where it has a gate.
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// `[hidden, intermediate]`.
-    pub gate_proj: Linear,
+    pub gate_proj: Option<Projection>,
     /// `[hidden, intermediate]`.
-    pub up_proj: Linear,
+    pub up_proj: Projection,
     /// `[intermediate, hidden]`.
-    pub down_proj: Linear,
+    pub down_proj: Projection,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl Decoder {
     /// Builds the model on `device` with parameters from `source`.
     ///
     /// # Errors
-    /// Whatever `source` answers for a tensor it cannot give, or a config this decoder lacks.
+    /// Whatever `source` answers for a tensor it cannot give.
     pub fn build(config: &DecoderConfig, source: &mut Source<'_>, device: &Device) -> Result<Self, Error> {
         let model = Trunk::build(config, source, device)?;
-        let lm_head = if config.tie_word_embeddings {
-            None
-        } else {
-            let shape = [config.vocab_size, config.hidden_size];
-            Some(linear("lm_head", shape, Bias::Without, source, device)?)
+        let it = config.architecture();
+        let lm_head = match it.head {
+            HeadKind::Tied => None,
+            HeadKind::Untied => {
+                let shape = [it.vocab_size, it.hidden_size];
+                Some(Projection::build("lm_head", shape, Bias::Without, source, device)?)
+            }
         };
         Ok(Self { model, lm_head })
     }
 
     /// Final hidden states to logits: `[..., hidden] -> [..., V]`.
     pub fn head<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
-        match &self.lm_head {
+        let logits = match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.model.embed_tokens.weight.val().transpose().unsqueeze()),
+            None => self.model.embed_tokens.project(hidden),
+        };
+        match self.model.architecture.logit_softcap {
+            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
+        }
+    }
+
+    /// Log-probabilities at `temperature` of one token a hidden state: `hidden [M, hidden]`, `targets
+    /// [M]`, result `[M]`, in nats. Logits exist in blocks only.
+    pub fn target_logps(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
+        let how = rlhf_kernels::HeadLogp { temperature, softcap: self.model.architecture.logit_softcap };
+        match &self.lm_head {
+            Some(head) if head.lora.is_none() && head.bias.is_none() => {
+                rlhf_kernels::head_logp(hidden, head.weight.val(), targets, &how)
+            }
+            None if self.model.embed_tokens.lora.is_none() => {
+                rlhf_kernels::head_logp_tied(hidden, self.model.embed_tokens.weight.val(), targets, &how)
+            }
+            _ => {
+                let logits = self.head(hidden).div_scalar(temperature);
+                rlhf_core::logp::token_logp(logits, targets)
+            }
         }
     }
 
@@ -145,17 +160,29 @@ impl Trunk {
     /// Builds the trunk on `device` with parameters from `source`.
     ///
     /// # Errors
-    /// Whatever `source` answers for a tensor it cannot give, or a rotary scaling unknown here.
+    /// Whatever `source` answers for a tensor it cannot give.
     pub fn build(config: &DecoderConfig, source: &mut Source<'_>, device: &Device) -> Result<Self, Error> {
-        let (v, d) = (config.vocab_size, config.hidden_size);
-        let weight = source("model.embed_tokens.weight", &[v, d])?;
-        let embed_tokens = Embedding { weight: Param::from_data(TensorData::new(weight, [v, d]), device) };
-        let layers = (0..config.num_hidden_layers)
-            .map(|i| Block::build(&format!("model.layers.{i}"), config, source, device))
+        let it = config.architecture().clone();
+        let d = it.hidden_size;
+        let embed_tokens = Embedding::build("model.embed_tokens", [it.vocab_size, d], source, device)?;
+        let embed_positions = match it.positions {
+            Positions::Rotary => None,
+            Positions::Learned => {
+                let shape = [it.max_position_embeddings, d];
+                Some(Embedding::build("model.embed_positions", shape, source, device)?)
+            }
+        };
+        let layers = it.layers.iter().enumerate();
+        let layers = layers
+            .map(|(i, plan)| Block::build(&format!("model.layers.{i}"), &it, plan, source, device))
             .collect::<Result<_, _>>()?;
-        let norm = norm("model.norm", config, source, device)?;
-        let rope = Rope::new(config)?;
-        Ok(Self { embed_tokens, layers, norm, rope })
+        let norm = Norm::build("model.norm", d, &it, source, device)?;
+        Ok(Self { embed_tokens, embed_positions, layers, norm, architecture: it })
+    }
+
+    /// The parts and sizes.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     /// Where the parameters live, autodiff included.
@@ -165,214 +192,168 @@ impl Trunk {
 
     /// Final hidden states of right-padded rows: `tokens [B, T] -> [B, T, hidden]`.
     pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let all: Vec<usize> = (0..self.layers.len()).collect();
+        self.hidden_through(tokens, &all)
+    }
+
+    /// As [`Trunk::hidden`], through the blocks of these indices only, in the order given.
+    ///
+    /// # Panics
+    /// On an index of no block, or rows longer than the learned positions.
+    #[track_caller]
+    pub fn hidden_through(&self, tokens: Tensor<2, Int>, layers: &[usize]) -> Tensor<3> {
         let device = tokens.device();
         let [_, t] = tokens.dims();
-        let (cos, sin) = self.rope.tables(0, t, &device);
-        let mask = causal_mask(t, &device);
-        let mut h = self.embed_tokens.forward(tokens);
-        for layer in &self.layers {
-            h = layer.forward(h, &cos, &sin, &mask);
+        let turns: Vec<(Tensor<2>, Tensor<2>)> =
+            self.architecture.ropes.iter().map(|rope| rope.flat_tables(t, &device)).collect();
+        let mut h = self.embedded(tokens);
+        if let Some(table) = &self.embed_positions {
+            let places = table.weight.val();
+            assert!(t <= places.dims()[0], "decoder: {t} positions, expected at most {}", places.dims()[0]);
+            h = h + places.narrow(0, 0, t).unsqueeze();
+        }
+        for &i in layers {
+            let layer = &self.layers[i];
+            h = layer.forward(h, layer.rope.map(|r| &turns[r]));
         }
         self.norm.forward(h)
     }
 
+    fn embedded(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let h = self.embed_tokens.forward(tokens.clone());
+        let h = match self.architecture.padding {
+            Some(token) if h.device().is_autodiff() => {
+                let is_padding = tokens.equal_elem(i64::from(token)).unsqueeze_dim::<3>(2);
+                h.clone().mask_where(is_padding.expand(h.dims()), h.detach())
+            }
+            _ => h,
+        };
+        let scale = self.architecture.embedding_scale;
+        if (scale - 1.0).abs() > 0.0 { h.mul_scalar(scale) } else { h }
+    }
+
     /// Hidden states of the tokens that continue the rows of `cache`: `[B, T] -> [B, T, hidden]`.
     /// With an empty cache this is a prefill of right-padded prompts; afterwards `T` is 1 and
-    /// row `i` stands at the position the cache holds for it.
+    /// row `i` stands at the position the cache holds for it. The blocks are those of the cache.
     pub fn hidden_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         let device = tokens.device();
         let [_, t] = tokens.dims();
-        let step = cache.plan(t, &self.rope, &device);
-        let mut h = self.embed_tokens.forward(tokens);
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (q, k, v) = layer.qkv(h.clone(), &step.cos, &step.sin);
-            let (k, v) = cache.append(i, k, v, &step);
-            let a = layer.self_attn.attend(q, k, v, &step.mask);
+        let mut step = cache.plan(t, &self.architecture.ropes, &device);
+        let mut h = self.embedded(tokens);
+        if let Some(table) = &self.embed_positions {
+            h = h + places(table, &step, &device);
+        }
+        let chosen = cache.layers().to_vec();
+        for (slot, i) in chosen.into_iter().enumerate() {
+            let layer = &self.layers[i];
+            let x = layer.input_layernorm.forward(h.clone());
+            let HeadQkv { q, k, v } = layer.self_attn.head_qkv(x, layer.rope.map(|r| &step.turns[r]));
+            let (k, v) = cache.append(slot, k, v, &step);
+            let mask = step.mask(layer.self_attn.window(), &device);
+            let a = layer.self_attn.o_proj.forward(layer.self_attn.attend(q, k, v, &mask));
             h = layer.finish(h, a);
         }
         cache.advance(t);
         self.norm.forward(h)
     }
+}
 
-    /// Head width and key–value heads: what a cache must hold for each position.
-    pub fn cache_shape(&self) -> (usize, usize, usize) {
-        let layers = self.layers.len();
-        self.layers.first().map_or((0, 0, 0), |l| (layers, l.self_attn.kv_heads, l.self_attn.head_dim))
-    }
+/// The learned positions of a step's tokens: `[1 or B, T, hidden]`.
+fn places(table: &Embedding, step: &Step, device: &Device) -> Tensor<3> {
+    let (rows, t) = step.shape();
+    let all: Vec<i64> = step.positions().iter().map(|p| *p as i64).collect();
+    let index = Tensor::<1, Int>::from_data(TensorData::new(all, [rows * t]), device);
+    let chosen = table.weight.val().select(0, index);
+    let d = chosen.dims()[1];
+    chosen.reshape([rows, t, d])
 }
 
 impl Block {
     fn build(
         name: &str,
-        config: &DecoderConfig,
+        like: &Architecture,
+        plan: &LayerPlan,
         source: &mut Source<'_>,
         device: &Device,
     ) -> Result<Self, Error> {
+        let mut norm = |part: &str, here: bool| {
+            let build = || Norm::build(&format!("{name}.{part}"), like.hidden_size, like, source, device);
+            here.then(build).transpose()
+        };
+        let sandwich = like.residual == Residual::Sandwich;
+        let pre_feedforward_layernorm = norm("pre_feedforward_layernorm", sandwich)?;
+        let post_feedforward_layernorm = norm("post_feedforward_layernorm", sandwich)?;
+        let d = like.hidden_size;
         Ok(Self {
-            input_layernorm: norm(&format!("{name}.input_layernorm"), config, source, device)?,
-            self_attn: Attention::build(&format!("{name}.self_attn"), config, source, device)?,
-            post_attention_layernorm: norm(
+            input_layernorm: Norm::build(&format!("{name}.input_layernorm"), d, like, source, device)?,
+            self_attn: Attention::build(&format!("{name}.self_attn"), like, plan, source, device)?,
+            post_attention_layernorm: Norm::build(
                 &format!("{name}.post_attention_layernorm"),
-                config,
+                d,
+                like,
                 source,
                 device,
             )?,
-            mlp: Mlp::build(&format!("{name}.mlp"), config, source, device)?,
+            pre_feedforward_layernorm,
+            post_feedforward_layernorm,
+            mlp: Mlp::build(&format!("{name}.mlp"), like, source, device)?,
+            residual: like.residual,
+            rope: plan.rope,
         })
     }
 
-    fn forward(&self, h: Tensor<3>, cos: &Tensor<4>, sin: &Tensor<4>, mask: &Tensor<4>) -> Tensor<3> {
-        let (q, k, v) = self.qkv(h.clone(), cos, sin);
-        let a = self.self_attn.attend(q, k.swap_dims(2, 3), v, mask);
+    fn forward(&self, h: Tensor<3>, turn: Option<&(Tensor<2>, Tensor<2>)>) -> Tensor<3> {
+        let a = self.self_attn.forward(self.input_layernorm.forward(h.clone()), turn);
         self.finish(h, a)
     }
 
-    fn qkv(&self, h: Tensor<3>, cos: &Tensor<4>, sin: &Tensor<4>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-        self.self_attn.qkv(self.input_layernorm.forward(h), cos, sin)
-    }
-
+    /// The stream after this block, from the stream before it and attention's part.
     fn finish(&self, h: Tensor<3>, attention: Tensor<3>) -> Tensor<3> {
-        let h = h + self.self_attn.o_proj.forward(attention);
-        let x = self.post_attention_layernorm.forward(h.clone());
-        h + self.mlp.forward(x)
-    }
-}
-
-impl Attention {
-    fn build(
-        name: &str,
-        config: &DecoderConfig,
-        source: &mut Source<'_>,
-        device: &Device,
-    ) -> Result<Self, Error> {
-        let d = config.hidden_size;
-        let head_dim = config.head_dim();
-        let q = config.num_attention_heads * head_dim;
-        let kv = config.kv_heads() * head_dim;
-        let bias = Bias::when(config.attention_bias);
-        let mut project = |part: &str, shape| linear(&format!("{name}.{part}"), shape, bias, source, device);
-        Ok(Self {
-            q_proj: project("q_proj", [q, d])?,
-            k_proj: project("k_proj", [kv, d])?,
-            v_proj: project("v_proj", [kv, d])?,
-            o_proj: project("o_proj", [d, q])?,
-            kv_heads: config.kv_heads(),
-            head_dim,
-        })
-    }
-
-    /// Queries `[B, H, T, D]`, keys and values `[B, H_kv, T, D]`, queries and keys rotated.
-    fn qkv(&self, x: Tensor<3>, cos: &Tensor<4>, sin: &Tensor<4>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-        let heads = |y: Tensor<3>| {
-            let [b, t, width] = y.dims();
-            y.reshape([b, t, width / self.head_dim, self.head_dim]).swap_dims(1, 2)
-        };
-        let q = heads(self.q_proj.forward(x.clone()));
-        let k = heads(self.k_proj.forward(x.clone()));
-        let v = heads(self.v_proj.forward(x));
-        (Rope::rotate(q, cos, sin), Rope::rotate(k, cos, sin), v)
-    }
-
-    /// `softmax(q k / √D + mask) v`, heads side by side: `[B, T, H · D]`. `k` is `[B, H_kv, D, S]`, `v`
-    /// `[B, H_kv, S, D]`; `mask` is added and is `[1 or B, 1, T, S]`. Queries of one key–value group
-    /// share its matrix product.
-    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Tensor<4>) -> Tensor<3> {
-        let [b, h, t, d] = q.dims();
-        let s = k.dims()[3];
-        let group = h / self.kv_heads;
-        let q = q.mul_scalar(1.0 / (d as f64).sqrt()).reshape([b, self.kv_heads, group * t, d]);
-        let scores = q.matmul(k).reshape([b, h, t, s]) + mask.clone();
-        let weights = softmax(scores, 3).reshape([b, self.kv_heads, group * t, s]);
-        weights.matmul(v).reshape([b, h, t, d]).swap_dims(1, 2).reshape([b, t, h * d])
+        match (self.residual, &self.pre_feedforward_layernorm, &self.post_feedforward_layernorm) {
+            (Residual::Sandwich, Some(before), Some(after)) => {
+                let h = h + self.post_attention_layernorm.forward(attention);
+                let x = before.forward(h.clone());
+                h + after.forward(self.mlp.forward(x))
+            }
+            (Residual::Parallel, ..) => {
+                let x = self.post_attention_layernorm.forward(h.clone());
+                h + attention + self.mlp.forward(x)
+            }
+            _ => {
+                let h = h + attention;
+                let x = self.post_attention_layernorm.forward(h.clone());
+                h + self.mlp.forward(x)
+            }
+        }
     }
 }
 
 impl Mlp {
     fn build(
         name: &str,
-        config: &DecoderConfig,
+        like: &Architecture,
         source: &mut Source<'_>,
         device: &Device,
     ) -> Result<Self, Error> {
-        let (d, f) = (config.hidden_size, config.intermediate_size);
-        let bias = Bias::when(config.mlp_bias);
-        let mut project = |part: &str, shape| linear(&format!("{name}.{part}"), shape, bias, source, device);
+        let (d, f) = (like.hidden_size, like.intermediate_size);
+        let mut project = |part: &str, shape| {
+            Projection::build(&format!("{name}.{part}"), shape, like.mlp_bias, source, device)
+        };
         Ok(Self {
-            gate_proj: project("gate_proj", [f, d])?,
+            gate_proj: (like.mlp == MlpKind::Gated).then(|| project("gate_proj", [f, d])).transpose()?,
             up_proj: project("up_proj", [f, d])?,
             down_proj: project("down_proj", [d, f])?,
+            activation: like.activation,
         })
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let inner = match &self.gate_proj {
+            Some(gate) => {
+                rlhf_kernels::gated(self.activation, gate.forward(x.clone()), self.up_proj.forward(x))
+            }
+            None => rlhf_kernels::activate(self.activation, self.up_proj.forward(x)),
+        };
+        self.down_proj.forward(inner)
     }
-}
-
-/// Whether a linear map carries a bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bias {
-    With,
-    Without,
-}
-
-impl Bias {
-    fn when(on: bool) -> Self {
-        if on { Self::With } else { Self::Without }
-    }
-}
-
-/// A linear map from a checkpoint's `[out, in]` weight; Burn holds it as `[in, out]`.
-pub(crate) fn linear(
-    name: &str,
-    shape: [usize; 2],
-    bias: Bias,
-    source: &mut Source<'_>,
-    device: &Device,
-) -> Result<Linear, Error> {
-    let [out, inp] = shape;
-    let weight = transpose(&source(&format!("{name}.weight"), &shape)?, out, inp);
-    let bias = match bias {
-        Bias::With => {
-            let data = TensorData::new(source(&format!("{name}.bias"), &[out])?, [out]);
-            Some(Param::from_data(data, device))
-        }
-        Bias::Without => None,
-    };
-    Ok(Linear { weight: Param::from_data(TensorData::new(weight, [inp, out]), device), bias })
-}
-
-fn norm(
-    name: &str,
-    config: &DecoderConfig,
-    source: &mut Source<'_>,
-    device: &Device,
-) -> Result<RmsNorm, Error> {
-    let d = config.hidden_size;
-    let weight = source(&format!("{name}.weight"), &[d])?;
-    Ok(RmsNorm {
-        gamma: Param::from_data(TensorData::new(weight, [d]), device),
-        epsilon: config.rms_norm_eps,
-    })
-}
-
-/// Row-major `[rows, cols]` to `[cols, rows]`.
-pub(crate) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    for r in 0..rows {
-        for c in 0..cols {
-            out[c * rows + r] = x[r * cols + c];
-        }
-    }
-    out
-}
-
-/// `[1, 1, T, T]`: 0 where a key may be seen, −∞ where it lies in the future.
-fn causal_mask(t: usize, device: &Device) -> Tensor<4> {
-    let mut mask = vec![0.0f32; t * t];
-    for q in 0..t {
-        mask[q * t + q + 1..(q + 1) * t].fill(f32::NEG_INFINITY);
-    }
-    Tensor::from_data(TensorData::new(mask, [1, 1, t, t]), device)
 }

@@ -103,7 +103,7 @@ fn generate_chunk(
     stream: &dyn Fn(usize, usize) -> ChaCha12Rng,
     device: &Device,
 ) -> Result<Vec<Rollout>, Error> {
-    let (layers, _, _) = model.model.cache_shape();
+    let layers = model.model.layers.len();
     let longest = chunk.iter().map(|i| prompts[*i].len()).max().unwrap_or(0);
     let mut cache = KvCache::new(layers, chunk.len(), longest + how.max_completion_length);
     let mut logits = prefill(model, prompts, chunk, how, &mut cache, device);

@@ -1,14 +1,25 @@
 //! Decoder language models on Burn: Hugging Face folders, tokenizers, generation, optimiser step,
 //! SuperHF.
 
+pub mod architecture;
+pub mod attention;
 pub mod batch;
 pub mod cache;
 pub mod classifier;
+pub mod completion;
+pub mod config;
 pub mod decoder;
 pub mod error;
+pub mod family;
 pub mod generate;
+pub mod group;
 pub mod hf;
+pub mod kto;
+pub mod lora;
 pub mod optim;
+pub mod preference;
+pub mod projection;
+pub mod reward_model;
 pub mod rope;
 pub mod sft;
 pub mod superhf;

@@ -16,7 +16,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::weights::checkpoint_name;
+use crate::weights::inner_name;
 
 /// Numbers of AdamW apart from the learning rate, which a schedule gives.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = param.val().grad(self.grads) {
             let n = grad.shape().num_elements();
-            self.out.insert(checkpoint_name(&self.path), grad.reshape([n]));
+            self.out.insert(inner_name(&self.path), grad.reshape([n]));
         }
     }
 }
@@ -225,7 +225,7 @@ impl ModuleMapper for Update<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = checkpoint_name(&self.path);
+        let name = inner_name(&self.path);
         let Some(grad) = self.grads.remove(&name) else { return param };
         let decay = if D > 1 { self.optim.config.weight_decay } else { 0.0 };
         param.map(|old| {

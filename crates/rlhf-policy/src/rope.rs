@@ -10,35 +10,66 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::error::Error;
-use crate::hf::{DecoderConfig, RopeScaling};
-
 /// Inverse frequencies of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
     inverse: Vec<f32>,
 }
 
+/// How rotary frequencies are stretched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    Default,
+    /// All by `factor`.
+    Linear {
+        /// Divides every frequency.
+        factor: f64,
+    },
+    /// Long wavelengths by `factor`, short ones not.
+    Llama3 {
+        /// Divides the low frequencies.
+        factor: f64,
+        /// `low_freq_factor`.
+        low: f64,
+        /// `high_freq_factor`.
+        high: f64,
+        /// `original_max_position_embeddings`.
+        original: f64,
+    },
+}
+
 impl Rope {
-    /// Frequencies of `config`, with its scaling.
+    /// Frequencies `theta^(−2i/width)`, scaled; `width` is even and at most a head's width, the rest
+    /// of which passes unturned.
     ///
-    /// # Errors
-    /// A head width that is odd.
-    pub fn new(config: &DecoderConfig) -> Result<Self, Error> {
-        let d = config.head_dim();
-        if !d.is_multiple_of(2) {
-            return Err(Error::config("head_dim", "an even number", d));
-        }
-        let base = config.rope_theta();
-        let plain = (0..d / 2).map(|i| (1.0 / base.powf((2 * i) as f64 / d as f64)) as f32);
-        let inverse = match config.rope_scaling() {
+    /// # Panics
+    /// On an odd width.
+    #[track_caller]
+    pub fn new(width: usize, theta: f64, scaling: RopeScaling) -> Self {
+        assert!(width.is_multiple_of(2), "rope: width: expected an even number, found {width}");
+        let plain = (0..width / 2).map(|i| (1.0 / theta.powf((2 * i) as f64 / width as f64)) as f32);
+        let inverse = match scaling {
             RopeScaling::Default => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|f| f / factor as f32).collect(),
             RopeScaling::Llama3 { factor, low, high, original } => {
                 plain.map(|f| llama3(f64::from(f), factor, low, high, original) as f32).collect()
             }
         };
-        Ok(Self { inverse })
+        Self { inverse }
+    }
+
+    /// The inverse frequencies, half as many as entries are turned.
+    pub fn inverse(&self) -> &[f32] {
+        &self.inverse
+    }
+
+    /// Cosines and sines at positions `0..len`, each `[len, R/2]`: what
+    /// [`rlhf_kernels::rope`] turns whole rows with.
+    pub fn flat_tables(&self, len: usize, device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let (cos, sin) = self.tables(0, len, device);
+        let shape = [len, self.inverse.len()];
+        (cos.reshape(shape), sin.reshape(shape))
     }
 
     /// Cosines and sines at columns `start..start + len`, each `[1, 1, len, D/2]`.
@@ -62,14 +93,19 @@ impl Rope {
         (table(f32::cos), table(f32::sin))
     }
 
-    /// Rotates `x: [B, H, T, D]` by tables that broadcast over `B` and `H`.
+    /// Rotates the first R entries of each head of `x: [B, H, T, D]` by tables of R/2 columns that
+    /// broadcast over `B` and `H`.
     pub fn rotate(x: Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
+        let (d, half) = (x.dims()[3], cos.dims()[3]);
         let a = x.clone().narrow(3, 0, half);
-        let b = x.narrow(3, half, half);
+        let b = x.clone().narrow(3, half, half);
         let first = a.clone() * cos.clone() - b.clone() * sin.clone();
         let second = b * cos.clone() + a * sin.clone();
-        Tensor::cat(vec![first, second], 3)
+        let mut parts = vec![first, second];
+        if 2 * half < d {
+            parts.push(x.narrow(3, 2 * half, d - 2 * half));
+        }
+        Tensor::cat(parts, 3)
     }
 }
 

@@ -8,7 +8,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 use rlhf_core::rng::stream;
 
-use crate::decoder::transpose;
+use crate::architecture::NormKind;
+use crate::config::DecoderConfig;
 use crate::error::Error;
 
 /// One parameter on the host, laid out as Hugging Face stores it.
@@ -20,14 +21,20 @@ pub struct HostTensor {
     pub data: Vec<f32>,
 }
 
-/// A source of scratch parameters: norms are one, biases zero, all else normal with standard
-/// deviation `std` from a stream of its own for each name, so that a tensor's values depend on
+/// A source of scratch parameters: norms multiply with one, biases are zero, all else is normal with
+/// the config's standard deviation from a stream of its own for each name, so that a tensor's values depend on
 /// the seed and its name alone.
-pub fn scratch(seed: u64, std: f64) -> impl FnMut(&str, &[usize]) -> Result<Vec<f32>, Error> {
+pub fn scratch(
+    seed: u64,
+    config: &DecoderConfig,
+) -> impl FnMut(&str, &[usize]) -> Result<Vec<f32>, Error> + use<> {
+    let std = config.initializer_range();
+    // 1 + w multiplies where norms are offset.
+    let one = if config.architecture().norm == NormKind::RmsOffset { 0.0 } else { 1.0 };
     move |name, shape| {
         let n = shape.iter().product();
         Ok(if name.ends_with("norm.weight") {
-            vec![1.0; n]
+            vec![one; n]
         } else if name.ends_with(".bias") {
             vec![0.0; n]
         } else {
@@ -44,18 +51,32 @@ fn normal(rng: &mut ChaCha12Rng) -> f64 {
     (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
-/// The checkpoint name of a module path: Burn's `gamma` is the checkpoint's `weight`.
-pub(crate) fn checkpoint_name(path: &[String]) -> String {
-    let mut name = path.join(".");
-    if let Some(stem) = name.strip_suffix("gamma") {
-        name = format!("{stem}weight");
-    }
-    name
+/// The inner name of a module path.
+pub(crate) fn inner_name(path: &[String]) -> String {
+    path.join(".")
 }
 
 /// Linear weights lie transposed in Burn; embeddings and vectors do not.
 fn is_transposed(name: &str, rank: usize) -> bool {
-    rank == 2 && !name.ends_with("embed_tokens.weight")
+    let table = ["embed_tokens.weight", "embed_positions.weight"];
+    rank == 2 && !table.iter().any(|end| name.ends_with(end))
+}
+
+/// Row-major `[rows, cols]` to `[cols, rows]`.
+pub(crate) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    // In tiles that fit a cache, so that both sides are read and written line by line.
+    const TILE: usize = 32;
+    let mut out = vec![0.0; x.len()];
+    for r0 in (0..rows).step_by(TILE) {
+        for c0 in (0..cols).step_by(TILE) {
+            for r in r0..rows.min(r0 + TILE) {
+                for c in c0..cols.min(c0 + TILE) {
+                    out[c * rows + r] = x[r * cols + c];
+                }
+            }
+        }
+    }
+    out
 }
 
 /// All parameters of `module` on the host, in checkpoint layout and name order.
@@ -81,7 +102,7 @@ impl ModuleVisitor for Read {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = checkpoint_name(&self.path);
+        let name = inner_name(&self.path);
         let tensor = param.val();
         let dims = tensor.dims();
         let data: Vec<f32> = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
@@ -121,7 +142,7 @@ impl ModuleMapper for Write<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = checkpoint_name(&self.path);
+        let name = inner_name(&self.path);
         let dims = param.val().dims();
         let turned = is_transposed(&name, D);
         let expected = if turned { vec![dims[1], dims[0]] } else { dims.to_vec() };

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rlhf::bench::{self, BenchOptions};
 use rlhf::config::{self, Overrides};
 use rlhf::core::host::sampling::Sampling;
 use rlhf::data::{InspectOptions, OnBadRecord, inspect};
 use rlhf::error::Error;
 use rlhf::pipeline::{self, Start};
 use rlhf::serve::{self, GenerateOptions};
-use rlhf::{bandit, bench, device, golden, plan};
+use rlhf::{bandit, device, golden, plan};
 
 /// Alignment of language models: exact, reproducible, one binary.
 #[derive(Debug, Parser)]
@@ -45,7 +46,7 @@ enum Command {
     Report(Report),
     /// Differences of two run folders
     Compare(Compare),
-    /// Measures generation, scoring and updates in tokens a second
+    /// Measures training steps, log-probabilities and generation in tokens a second
     Bench(Bench),
     /// A scratch-initialised model folder
     Init(Init),
@@ -191,12 +192,16 @@ struct Compare {
 
 #[derive(Debug, Args)]
 struct Bench {
-    /// generate, score, update; all by default
+    /// sft, dpo, dpo-cached, reward, logprobs, generate, generate-greedy, generate-shared, grpo, start; all
+    /// by default
     workloads: Vec<String>,
+    /// A model folder; by default a scratch Llama of ten million parameters
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
-    /// Repetitions after a warm-up
+    /// Repetitions after two warm-ups
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// flex, ndarray, cuda[:N], wgpu
@@ -400,7 +405,8 @@ fn compare(a: &Compare, out: &mut dyn Write) -> Result<ExitCode, Error> {
 
 fn run_bench(a: &Bench, out: &mut dyn Write) -> Result<(), Error> {
     device::threads(a.threads)?;
-    let results = bench::run(&a.workloads, a.runs, &device::named(&a.device)?)?;
+    let options = BenchOptions { workloads: a.workloads.clone(), runs: a.runs, model: a.model.clone() };
+    let results = bench::run(&options, &device::named(&a.device)?)?;
     if a.json {
         say(out, &[serde_json::to_string(&results).map_err(|e| Error::Failed(e.to_string()))?])
     } else {

@@ -21,6 +21,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod golden;
+pub mod hub;
 pub mod pipeline;
 pub mod plan;
 pub mod run;

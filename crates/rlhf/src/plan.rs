@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use rlhf_policy::hf::DecoderConfig;
+use rlhf_policy::config::DecoderConfig;
 
-use crate::bench::Bench;
+use crate::bench::{self, peak_mib};
 use crate::config::{Effective, Pipeline, RewardKind, RewardPipeline, SuperhfPipeline};
 use crate::device;
 use crate::error::Error;
@@ -43,7 +43,7 @@ fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
     } else {
         DecoderConfig::load(std::path::Path::new(&c.policy.path))?
     };
-    let parameters = n_parameters(&decoder);
+    let parameters = decoder.architecture().n_parameters().unwrap_or(usize::MAX);
     let probe = if parameters <= MOST_PROBED { Some(probe(&decoder, &plain)?) } else { None };
     let tokens = |text: usize| text as f64 / CHARACTERS_A_TOKEN;
     let example = |e: &Example| e.prompt.len() + e.completion.len();
@@ -127,7 +127,7 @@ struct Probe {
 }
 
 fn probe(decoder: &DecoderConfig, device: &Device) -> Result<Probe, Error> {
-    let mut bench = Bench::new(decoder, device)?;
+    let mut bench = bench::Probe::new(decoder, device)?;
     let mut rate = |part: &str| -> Result<f64, Error> {
         bench.once(part)?;
         let started = Instant::now();
@@ -136,13 +136,6 @@ fn probe(decoder: &DecoderConfig, device: &Device) -> Result<Probe, Error> {
     };
     let (generate, score, update) = (rate("generate")?, rate("score")?, rate("update")?);
     Ok(Probe { generate, score, update, peak_mib: peak_mib() })
-}
-
-/// Peak resident memory of this process, where the system tells.
-fn peak_mib() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib >> 10)
 }
 
 fn reward(c: &RewardPipeline) -> Result<Vec<String>, Error> {
@@ -161,14 +154,6 @@ fn reward(c: &RewardPipeline) -> Result<Vec<String>, Error> {
 
 fn steps(epochs: usize, rows: usize, batch: usize) -> usize {
     epochs * rows.div_ceil(batch)
-}
-
-fn n_parameters(c: &DecoderConfig) -> usize {
-    let (d, f, kv) = (c.hidden_size, c.intermediate_size, c.kv_heads() * c.head_dim());
-    let q = c.num_attention_heads * c.head_dim();
-    let block = 2 * d * q + 2 * d * kv + 3 * d * f + 2 * d;
-    let heads = if c.tie_word_embeddings { 1 } else { 2 };
-    heads * c.vocab_size * d + c.num_hidden_layers * block + d
 }
 
 fn clock(seconds: f64) -> String {

@@ -8,8 +8,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rlhf_core::contract::PolicyModel as _;
 use rlhf_core::host::sampling::Sampling;
 use rlhf_core::rng::stream;
+use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::generate::{Finish, Generation, generate};
-use rlhf_policy::hf::{self, DecoderConfig, ModelKind};
+use rlhf_policy::hf;
 use rlhf_policy::tokenizer::Tokenizer;
 use rlhf_policy::weights::parameters;
 use serde::Deserialize;
@@ -57,7 +58,7 @@ pub fn logits(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) 
         let real: Vec<usize> = (0..row.len()).filter(|t| mask.is_none_or(|m| m[*t] != 0)).collect();
         let ids: Vec<u32> = real.iter().map(|t| row[*t]).collect();
         check_ids(input, i + 1, &ids, &config)?;
-        let mut rows = vec![vec![0.0f32; config.vocab_size]; row.len()];
+        let mut rows = vec![vec![0.0f32; config.vocab_size()]; row.len()];
         if !ids.is_empty() {
             for (t, values) in real.iter().zip(row_logits(&policy, &ids, device)) {
                 // JSON has no NaN: it would become a null, and the defect the reader's.
@@ -87,12 +88,12 @@ fn row_logits(policy: &rlhf_policy::decoder::Decoder, ids: &[u32], device: &Devi
 }
 
 fn check_ids(input: &Path, row: usize, ids: &[u32], config: &DecoderConfig) -> Result<(), Error> {
-    if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
-        let expected = format!("token ids below {}", config.vocab_size);
+    if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size()) {
+        let expected = format!("token ids below {}", config.vocab_size());
         return Err(Error::record(input, row, "input_ids", expected, id.to_string()));
     }
-    if ids.len() > config.max_position_embeddings {
-        let expected = format!("at most {} tokens", config.max_position_embeddings);
+    if ids.len() > config.max_position_embeddings() {
+        let expected = format!("at most {} tokens", config.max_position_embeddings());
         return Err(Error::record(input, row, "input_ids", expected, ids.len().to_string()));
     }
     Ok(())
@@ -135,7 +136,7 @@ pub fn completions(
         num_generations: options.num_return_sequences,
         eos_token_ids: vec![tokenizer.eos()],
         pad_token_id: tokenizer.pad(),
-        context_length: config.max_position_embeddings,
+        context_length: config.max_position_embeddings(),
         max_rows: ROWS,
     };
     let random = |p: usize, s: usize| stream(options.seed, "generate", p as u64, s as u64);
@@ -160,7 +161,7 @@ fn prompt_rows(
     config: &DecoderConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Vec<u32>>, Error> {
-    let (new, context) = (options.max_new_tokens, config.max_position_embeddings);
+    let (new, context) = (options.max_new_tokens, config.max_position_embeddings());
     if new == 0 || new >= context {
         let expected = format!("1 to {} tokens (the model's context is {context})", context - 1);
         return Err(Error::config("command line", "--max-new-tokens", expected, new.to_string()));

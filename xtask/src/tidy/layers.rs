@@ -6,6 +6,7 @@ use crate::workspace::{Finding, Workspace};
 /// Step of each crate: a crate may depend on crates of lower steps only.
 const STAIR: &[(&str, u8)] = &[
     ("rlhf-core", 0),
+    ("rlhf-kernels", 0),
     ("rlhf-reward", 1),
     ("rlhf-policy", 1),
     ("rlhf-eval", 1),
@@ -16,6 +17,10 @@ const STAIR: &[(&str, u8)] = &[
 
 /// The crate that may name backends: the one with the binary.
 const LEAF: &str = "rlhf";
+
+/// The library that may do so too, behind a feature of the backend's name that is off by default: it
+/// holds operations written for one.
+const KERNELS: &str = "rlhf-kernels";
 
 /// Burn is a public dependency below 1.0, so it is pinned, and our minor version moves with it.
 const BURN: &str = "0.22.1";
@@ -61,7 +66,11 @@ pub(super) fn findings(workspace: &Workspace) -> Vec<Finding> {
         let dependencies = manifest::dependencies(&entries, Table::Normal);
         findings.extend(edges(&file, name, &dependencies));
         if name != LEAF {
-            findings.extend(backends(&file, &entries, &dependencies));
+            let named = backends(&file, &entries, &dependencies);
+            findings.extend(named.into_iter().filter(|_| name != KERNELS));
+        }
+        if name == KERNELS {
+            findings.extend(off_by_default(&file, &entries, &dependencies));
         }
         if name == "rlhf-eval" {
             findings.extend(without_burn(&file, &dependencies, &shared));
@@ -144,6 +153,23 @@ fn backends(file: &str, entries: &[Entry], dependencies: &[Dependency]) -> Vec<F
             if package.starts_with("burn") && is_backend(feature) {
                 report(entry.line, "features", &value);
             }
+        }
+    }
+    findings
+}
+
+/// Backends that come into the crate of kernels without being asked for.
+fn off_by_default(file: &str, entries: &[Entry], dependencies: &[Dependency]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let features = entries.iter().filter(|entry| entry.section == "features" && entry.key == "default");
+    for entry in features.filter(|entry| manifest::strings(&entry.value).iter().any(|f| is_backend(f))) {
+        findings.push(finding(file, entry.line, "backend: expected none by default, found one".to_owned()));
+    }
+    for dependency in dependencies {
+        for feature in dependency.features().iter().filter(|feature| is_backend(feature)) {
+            let message =
+                format!("backend: expected it behind a feature, found `{}/{feature}`", dependency.package);
+            findings.push(finding(file, dependency.line, message));
         }
     }
     findings

@@ -5,17 +5,16 @@ use std::fs;
 use std::path::Path;
 
 use rlhf_policy::classifier::Classifier;
+use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::error::Error;
-use rlhf_policy::hf::{
-    Checkpoint, DecoderConfig, INDEX_FILE, MODEL_FILE, ModelKind, deserialize, save, serialize,
-};
+use rlhf_policy::hf::{Checkpoint, INDEX_FILE, MODEL_FILE, deserialize, save, serialize};
 use rlhf_policy::weights::{HostTensor, parameters};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{classifier, decoder, devices, small};
+use crate::support::{classifier, decoder, devices, small, with};
 
 type Parameters = BTreeMap<String, HostTensor>;
 
@@ -31,7 +30,7 @@ fn written(parameters: &Parameters) -> TempDir {
 
 fn load(dir: &Path) -> Result<Decoder, Error> {
     let config = DecoderConfig::load(dir)?;
-    let mut checkpoint = Checkpoint::open(dir)?;
+    let mut checkpoint = Checkpoint::open(dir, config.family())?;
     let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0])?;
     checkpoint.finish()?;
     Ok(model)
@@ -65,11 +64,11 @@ fn saved_loaded_and_saved_again_are_the_same_bytes() {
 fn a_reward_model_comes_back_under_its_own_architecture() {
     let dir = TempDir::new().expect("a folder");
     let model = classifier(&small(), 4, &devices()[0]);
-    save(dir.path(), &small(), ModelKind::Reward, &parameters(&model)).expect("written");
+    save(dir.path(), &small(), ModelKind::REWARD, &parameters(&model)).expect("written");
     let config = json_of(&dir.path().join("config.json"));
     assert_eq!(config["architectures"], json!(["LlamaForSequenceClassification"]));
     assert_eq!(config["id2label"], json!({"0": "LABEL_0"}));
-    let mut checkpoint = Checkpoint::open(dir.path()).expect("opens");
+    let mut checkpoint = Checkpoint::open(dir.path(), small().family()).expect("opens");
     let back =
         Classifier::build(&small(), &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
     checkpoint.finish().expect("nothing left over");
@@ -188,8 +187,7 @@ fn a_missing_tensor_a_wrong_shape_and_an_unknown_one_are_named() {
 
 #[test]
 fn old_rotary_tables_and_a_tied_head_may_lie_in_the_file() {
-    let mut config = small();
-    config.tie_word_embeddings = true;
+    let config = with(&small(), &json!({"tie_word_embeddings": true}));
     let mut p = some();
     p.insert(
         "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(),
@@ -259,9 +257,7 @@ fn keys_unknown_here_survive_and_settings_are_not_invented() {
 #[test]
 fn the_type_in_the_config_is_the_type_in_the_file() {
     // Weights are written as f32: a folder that once was bf16 must not say so any more.
-    let mut config = small();
-    config.rest.insert("dtype".to_owned(), json!("bfloat16"));
-    config.rest.insert("torch_dtype".to_owned(), json!("bfloat16"));
+    let config = with(&small(), &json!({"dtype": "bfloat16", "torch_dtype": "bfloat16"}));
     let dir = TempDir::new().expect("a folder");
     save(dir.path(), &config, ModelKind::Causal, &some()).expect("written");
     let after = json_of(&dir.path().join("config.json"));

@@ -10,10 +10,11 @@ use rlhf_core::host::sampling::Sampling;
 use rlhf_core::rng::stream;
 use rlhf_policy::batch::{Batch, Sequence};
 use rlhf_policy::classifier::Classifier;
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::{Finish, Generation, generate};
-use rlhf_policy::hf::{Checkpoint, DecoderConfig};
-use rlhf_policy::rope::Rope;
+use rlhf_policy::hf::Checkpoint;
+use rlhf_policy::rope::{Rope, RopeScaling};
 use rlhf_policy::sft::token_losses;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -81,7 +82,7 @@ impl Expected {
 
 fn causal(dir: &Path) -> Decoder {
     let config = DecoderConfig::load(dir).expect("config");
-    let mut checkpoint = Checkpoint::open(dir).expect("safetensors");
+    let mut checkpoint = Checkpoint::open(dir, config.family()).expect("safetensors");
     let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
     checkpoint.finish().expect("nothing left over");
     model
@@ -175,7 +176,7 @@ fn greedy_continuations_equal_those_of_transformers() {
 fn reward_scores_equal_those_of_transformers() {
     let Some(dir) = folder("llama_reward") else { return };
     let config = DecoderConfig::load(&dir).expect("config");
-    let mut checkpoint = Checkpoint::open(&dir).expect("safetensors");
+    let mut checkpoint = Checkpoint::open(&dir, config.family()).expect("safetensors");
     let model =
         Classifier::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
     checkpoint.finish().expect("nothing left over");
@@ -215,14 +216,8 @@ fn a_scratch_decoder_equals_its_equations() {
 
 #[test]
 fn llama_3_stretches_long_wavelengths_only() {
-    let mut config = small();
-    config.head_dim = Some(8);
-    config.rest.insert(
-        "rope_parameters".to_owned(),
-        serde_json::json!({"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 64}),
-    );
-    let (cos, sin) = Rope::new(&config).expect("valid").tables(1, 1, &devices()[0]);
+    let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 64.0 };
+    let (cos, sin) = Rope::new(8, 1e4, scaling).tables(1, 1, &devices()[0]);
     // Frequencies 1, 0.1, 0.01, 0.001: wavelengths 2π times 1, 10, 100, 1000. Below 64 / 4 = 16 one is
     // kept, beyond 64 / 1 divided by 8; 62.8 lies between: s = (64 / 20π − 1) / (4 − 1).
     let s = (64.0 / (20.0 * std::f64::consts::PI) - 1.0) / 3.0;
@@ -238,7 +233,7 @@ fn llama_3_stretches_long_wavelengths_only() {
 mod reference {
     use std::collections::BTreeMap;
 
-    use rlhf_policy::hf::DecoderConfig;
+    use rlhf_policy::config::DecoderConfig;
     use rlhf_policy::weights::HostTensor;
 
     type Parameters = BTreeMap<String, HostTensor>;
@@ -253,7 +248,7 @@ mod reference {
         let d = table.shape[1];
         let embed = |t: &u32| table.data[*t as usize * d..][..d].iter().map(|x| f64::from(*x)).collect();
         let mut h: Matrix = row.iter().map(embed).collect();
-        for layer in 0..config.num_hidden_layers {
+        for layer in 0..config.architecture().layers.len() {
             let name = |part: &str| format!("model.layers.{layer}.{part}");
             let a = attention(config, p, &name("self_attn"), &norm(p, &name("input_layernorm"), &h));
             add(&mut h, &a);
@@ -269,15 +264,16 @@ mod reference {
     }
 
     fn attention(config: &DecoderConfig, p: &Parameters, name: &str, x: &Matrix) -> Matrix {
-        let (heads, kv, d) = (config.num_attention_heads, config.kv_heads(), config.head_dim());
+        let it = config.architecture();
+        let (heads, kv, d) = (it.num_attention_heads, it.num_key_value_heads, it.head_dim);
         let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(|part| linear(p, &format!("{name}.{part}"), x));
         let mut out = vec![vec![0.0; heads * d]; x.len()];
         for head in 0..heads {
             let (mine, shared) = (head * d, head / (heads / kv) * d);
             for t in 0..x.len() {
-                let query = rotate(&q[t][mine..mine + d], t, config.rope_theta());
+                let query = rotate(&q[t][mine..mine + d], t, 1e4);
                 let score = |s: usize| {
-                    let key = rotate(&k[s][shared..shared + d], s, config.rope_theta());
+                    let key = rotate(&k[s][shared..shared + d], s, 1e4);
                     query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (d as f64).sqrt()
                 };
                 let weights: Vec<f64> = (0..=t).map(|s| score(s).exp()).collect();

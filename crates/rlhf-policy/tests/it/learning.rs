@@ -8,14 +8,16 @@ use rlhf_core::loss::superhf::{KlPositions, KlReduction, SuperhfConfig};
 use rlhf_core::number::Weight;
 use rlhf_core::rng::stream;
 use rlhf_policy::batch::Sequence;
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::{Generation, generate};
-use rlhf_policy::hf::DecoderConfig;
 use rlhf_policy::optim::{AdamW, AdamWConfig, Grads};
 use rlhf_policy::weights::{parameters, replaced};
 use rlhf_policy::{sft, superhf};
 
-use crate::support::{classifier, decoder, devices, logits, rows, small};
+use serde_json::json;
+
+use crate::support::{classifier, decoder, devices, logits, rows, small, with};
 
 #[test]
 fn fine_tuning_learns_eight_sequences_by_heart() {
@@ -84,10 +86,9 @@ fn bradley_terry_separates_what_is_separable() {
 const ANSWERS: usize = 5;
 
 fn bandit() -> DecoderConfig {
-    let mut config = small();
-    (config.vocab_size, config.hidden_size, config.num_hidden_layers) = (ANSWERS, 4, 0);
-    (config.num_attention_heads, config.num_key_value_heads) = (1, Some(1));
-    config
+    let changes = json!({"vocab_size": ANSWERS, "hidden_size": 4, "num_hidden_layers": 0,
+        "num_attention_heads": 1, "num_key_value_heads": 1});
+    with(&small(), &changes)
 }
 
 fn answers(model: &Decoder, device: &Device) -> Vec<f64> {

@@ -10,4 +10,5 @@ mod scratch;
 mod streams;
 mod superhf;
 mod support;
+mod trainers;
 mod windows;

@@ -2,7 +2,9 @@
 
 use rlhf_policy::classifier::Classifier;
 
-use crate::support::{bits, classifier, close, devices, rows, small};
+use serde_json::json;
+
+use crate::support::{bits, classifier, close, devices, rows, small, with};
 
 /// Rows within one block of columns, at its edges, and beyond.
 const LENGTHS: [usize; 10] = [1, 2, 31, 32, 33, 5, 64, 65, 100, 17];
@@ -16,8 +18,7 @@ fn alone_and_in_any_company_to_the_bit() {
     for device in devices() {
         // Two widths: one below and one above the block sizes of the matrix products.
         for hidden in [16, 96] {
-            let mut config = small();
-            (config.hidden_size, config.intermediate_size) = (hidden, 2 * hidden);
+            let config = with(&small(), &json!({"hidden_size": hidden, "intermediate_size": 2 * hidden}));
             let model = classifier(&config, 41, &device);
             let rows = rows(42, 32, &LENGTHS);
             let expected = alone(&model, &rows);

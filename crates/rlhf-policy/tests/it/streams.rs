@@ -6,7 +6,9 @@ use rlhf_core::rng::stream;
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::{Generation, Rollout, generate};
 
-use crate::support::{decoder, devices, plain, rows, small};
+use serde_json::json;
+
+use crate::support::{decoder, devices, plain, rows, small, with};
 
 /// Alone, the short ones stay below 256 attention scores a head, where the matrix product has code of
 /// its own; beside the long one nothing does.
@@ -61,9 +63,9 @@ fn company_and_order_and_batch_size_change_no_sample() {
     for device in devices() {
         company_changes_nothing(&decoder(&small(), 21, &device), &device);
         // A tied head, one key–value head for all, a width that fills more than one vector register.
-        let mut config = small();
-        (config.hidden_size, config.num_key_value_heads, config.tie_word_embeddings) = (64, Some(1), true);
-        config.initializer_range = 0.15;
+        let changes = json!({"hidden_size": 64, "num_key_value_heads": 1, "tie_word_embeddings": true,
+            "initializer_range": 0.15});
+        let config = with(&small(), &changes);
         company_changes_nothing(&decoder(&config, 22, &device), &device);
     }
 }

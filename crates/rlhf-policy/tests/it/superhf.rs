@@ -6,14 +6,16 @@ use burn::tensor::Device;
 use rlhf_core::loss::superhf::{KlPositions, KlReduction, SuperhfConfig, SuperhfExample, superhf_scalar};
 use rlhf_core::number::Weight;
 use rlhf_policy::batch::Sequence;
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::hf::DecoderConfig;
 use rlhf_policy::optim::Grads;
 use rlhf_policy::sft;
 use rlhf_policy::superhf::{MinibatchRecord, gradients, keep_best};
 use rlhf_policy::weights::{HostTensor, parameters, replaced};
 
-use crate::support::{close, decoder, logits, rows, small};
+use serde_json::json;
+
+use crate::support::{close, decoder, logits, rows, small, with};
 
 const ALL: [(KlPositions, KlReduction); 4] = [
     (KlPositions::Aligned, KlReduction::Mean),
@@ -208,9 +210,9 @@ fn company_and_padding_change_no_example() {
 /// A policy whose logits after a token are a row of a table: no block, one-hot embeddings, so that
 /// the norm gives `√V` in one place, and a head of `log p / √V`.
 fn table(p: &[[f64; 4]; 4], device: &Device) -> Decoder {
-    let mut config: DecoderConfig = small();
-    (config.vocab_size, config.hidden_size, config.num_hidden_layers) = (4, 4, 0);
-    (config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps) = (1, Some(1), 1e-12);
+    let changes = json!({"vocab_size": 4, "hidden_size": 4, "num_hidden_layers": 0, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "rms_norm_eps": 1e-12});
+    let config: DecoderConfig = with(&small(), &changes);
     let mut source = |name: &str, _: &[usize]| {
         Ok(match name {
             "model.embed_tokens.weight" => (0..16).map(|i| f32::from(u8::from(i % 5 == 0))).collect(),

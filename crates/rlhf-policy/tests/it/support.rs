@@ -6,9 +6,9 @@ use rlhf_core::contract::PolicyModel;
 use rlhf_core::host::sampling::Sampling;
 use rlhf_core::rng::stream;
 use rlhf_policy::classifier::Classifier;
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::Generation;
-use rlhf_policy::hf::DecoderConfig;
 use rlhf_policy::weights::scratch;
 
 /// The CPU devices of this test binary.
@@ -27,13 +27,19 @@ pub(crate) fn small() -> DecoderConfig {
     .expect("valid")
 }
 
+/// The same config with other values under these keys.
+pub(crate) fn with(config: &DecoderConfig, changes: &serde_json::Value) -> DecoderConfig {
+    let changes = changes.as_object().expect("an object");
+    changes.iter().fold(config.clone(), |c, (key, value)| c.with(key, value).expect("valid"))
+}
+
 /// A decoder from a seed, with weights large enough that its distributions are far from uniform.
 pub(crate) fn decoder(config: &DecoderConfig, seed: u64, device: &Device) -> Decoder {
-    Decoder::build(config, &mut scratch(seed, config.initializer_range), device).expect("built")
+    Decoder::build(config, &mut scratch(seed, config), device).expect("built")
 }
 
 pub(crate) fn classifier(config: &DecoderConfig, seed: u64, device: &Device) -> Classifier {
-    Classifier::build(config, &mut scratch(seed, config.initializer_range), device).expect("built")
+    Classifier::build(config, &mut scratch(seed, config), device).expect("built")
 }
 
 /// One row of random tokens for each length.

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use rlhf_core::host::schedule::LrSchedule;
 use rlhf_core::loss::superhf::{KlPositions, KlReduction, SuperhfConfig};
 use rlhf_core::number::{Bound, Positive, Prob, Weight};
-use rlhf_policy::hf::DecoderConfig;
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::optim::AdamWConfig;
 use rlhf_policy::trim::Trim;
 use serde::{Deserialize, Serialize};

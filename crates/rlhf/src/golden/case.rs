@@ -1,5 +1,7 @@
 //! One case of a golden file, with messages for what it lacks.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 /// A nested list of numbers, flattened row by row. `null` and `"nan"` are NaN, `true` is 1.
@@ -56,13 +58,25 @@ impl Array {
 /// A case and the inputs it shares with the others of its file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Case<'a> {
+    folder: &'a Path,
     shared: &'a Value,
     case: &'a Value,
 }
 
 impl<'a> Case<'a> {
-    pub(super) fn new(shared: &'a Value, case: &'a Value) -> Self {
-        Self { shared, case }
+    /// `folder` is where the file lies.
+    pub(super) fn new(folder: &'a Path, shared: &'a Value, case: &'a Value) -> Self {
+        Self { folder, shared, case }
+    }
+
+    /// Where the file lies, which names other files from there.
+    pub(super) fn folder(&self) -> &'a Path {
+        self.folder
+    }
+
+    /// A part of the case as it stands there; `null` where there is none.
+    pub(super) fn part(&self, name: &str) -> &'a Value {
+        &self.case[name]
     }
 
     pub(super) fn name(&self) -> &'a str {
@@ -138,16 +152,21 @@ impl<'a> Case<'a> {
         format!("expected a known case and dtype, found {} {}", self.name(), self.dtype())
     }
 
-    /// What the case expects: `(quantity, value)` of outputs, gradients and metrics. What is nested
-    /// is named by its path: `metrics.kl`, `steps.0.loss`.
+    /// What the case expects: `(quantity, value)` of outputs, gradients and metrics, and all that a
+    /// trainer's run left. What is nested is named by its path: `metrics.kl`, `logs.0.loss`.
     pub(super) fn expected(&self) -> Vec<(String, &'a Value)> {
         let part = |key: &str, prefix: &str| -> Vec<(String, &'a Value)> {
             let map = self.case.get(key).and_then(Value::as_object);
             map.into_iter().flatten().flat_map(|(k, v)| leaves(format!("{prefix}{k}"), v)).collect()
         };
-        [part("outputs", ""), part("grads", "grads."), part("metrics", "metrics.")].concat()
+        let run = RUN.iter().filter_map(|key| Some(leaves((*key).to_owned(), self.case.get(key)?)));
+        let run: Vec<_> = run.flatten().collect();
+        [part("outputs", ""), part("grads", "grads."), part("metrics", "metrics."), run].concat()
     }
 }
+
+/// What a trainer's run leaves.
+const RUN: [&str; 5] = ["micro_batches", "logs", "steps", "grad_norms_before_clip", "final_parameters"];
 
 /// A value, or those that it holds by name.
 fn leaves(name: String, value: &Value) -> Vec<(String, &Value)> {

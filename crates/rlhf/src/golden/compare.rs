@@ -1,6 +1,6 @@
 //! What our code computed, against what a case expects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::{Array, Case};
 
@@ -10,12 +10,16 @@ struct Found {
     values: Vec<f64>,
     /// Rounding that each number cannot avoid, such as that of a sum whose terms cancel.
     slack: Vec<f64>,
+    /// By how much each number may differ instead of what the precision says.
+    within: Option<f64>,
 }
 
 /// Everything that was computed for a case, by name as in [`Case::expected`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct Computed {
     by_name: BTreeMap<String, Found>,
+    left_out: BTreeSet<String>,
+    wrong: Vec<String>,
 }
 
 impl Computed {
@@ -24,7 +28,23 @@ impl Computed {
     }
 
     pub(super) fn many(&mut self, name: &str, values: Vec<f64>) {
-        self.by_name.insert(name.to_owned(), Found { slack: vec![0.0; values.len()], values });
+        self.by_name.insert(name.to_owned(), Found { slack: vec![0.0; values.len()], values, within: None });
+    }
+
+    /// Numbers that may differ by `absolute`, whatever the precision of the case.
+    pub(super) fn within(&mut self, name: &str, values: Vec<f64>, absolute: f64) {
+        let found = Found { slack: vec![0.0; values.len()], values, within: Some(absolute) };
+        self.by_name.insert(name.to_owned(), found);
+    }
+
+    /// A quantity that is the peer's own and not to be met here.
+    pub(super) fn leave_out(&mut self, name: &str) {
+        self.left_out.insert(name.to_owned());
+    }
+
+    /// Something that was found to differ on the way.
+    pub(super) fn wrong(&mut self, what: String) {
+        self.wrong.push(what);
     }
 
     /// The mean of `terms`, whose order of summation in `f32` may differ from ours.
@@ -33,7 +53,8 @@ impl Computed {
         let size = terms.iter().map(|x| x.abs()).sum::<f64>() / n;
         let eps = if dtype == "f64" { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let mean = terms.iter().sum::<f64>() / n;
-        self.by_name.insert(name.to_owned(), Found { values: vec![mean], slack: vec![eps * size] });
+        self.by_name
+            .insert(name.to_owned(), Found { values: vec![mean], slack: vec![eps * size], within: None });
     }
 
     /// Allows a quantity's numbers to differ by so much more, because the peer's own arithmetic does.
@@ -57,7 +78,9 @@ impl Computed {
         if expected.is_empty() {
             return vec!["outputs: expected a quantity, found none".to_owned()];
         }
-        expected.into_iter().filter_map(|(name, value)| self.differs(&name, value, case)).collect()
+        let expected = expected.into_iter().filter(|(name, _)| !self.left_out.contains(name));
+        let differing = expected.filter_map(|(name, value)| self.differs(&name, value, case));
+        self.wrong.iter().cloned().chain(differing).collect()
     }
 
     fn differs(&self, name: &str, value: &serde_json::Value, case: &Case<'_>) -> Option<String> {
@@ -72,7 +95,7 @@ impl Computed {
             let (e, f) = (expected.len(), found.values.len());
             return Some(format!("{name}: expected {e} numbers, found {f}"));
         }
-        let (relative, absolute) = tolerance(case.dtype());
+        let (relative, absolute) = found.within.map_or_else(|| tolerance(case.dtype()), |x| (0.0, x));
         let worst = |(i, (e, f)): (usize, (&f64, &f64))| {
             let allowed = f64::max(relative * e.abs(), absolute) + found.slack[i];
             let difference = (e - f).abs();

@@ -26,6 +26,7 @@ mod compare;
 mod cpo;
 mod dpo;
 mod dpo_trl024;
+mod e2e;
 mod fused;
 mod grpo;
 mod grpo_advantages;
@@ -141,7 +142,7 @@ fn run_file(path: &Path, file: &Value, device: &Device, outcome: &mut Outcome) {
         return outcome.fail(vec![format!("{base}: cases: expected a list with cases, found none")]);
     };
     for (index, value) in cases.iter().enumerate() {
-        let case = Case::new(&file["inputs"], value);
+        let case = Case::new(path.parent().unwrap_or(Path::new("")), &file["inputs"], value);
         let problems = problems(checker, &case, device);
         if problems.is_empty() {
             outcome.passed += 1;
@@ -212,6 +213,17 @@ const CHECKERS: &[(&str, Checker)] = &[
     ("dpo_losses.json", dpo::check),
     ("dpo_options.json", dpo::check),
     ("dpo_trl024.json", dpo_trl024::check),
+    ("e2e_dpo.json", e2e::check),
+    ("e2e_dpo_multi.json", e2e::check),
+    ("e2e_grpo_dapo.json", e2e::check),
+    ("e2e_grpo_grpo.json", e2e::check),
+    ("e2e_kto.json", e2e::check),
+    ("e2e_orpo.json", e2e::check),
+    ("e2e_reward.json", e2e::check),
+    ("e2e_rloo.json", e2e::check),
+    ("e2e_sft.json", e2e::check),
+    ("e2e_sft_grad_accum.json", e2e::check),
+    ("e2e_sft_text.json", e2e::check),
     ("fused_lm_head.json", fused::check),
     ("grpo_advantages.json", grpo_advantages::check),
     ("grpo_losses.json", grpo::check),

@@ -7,8 +7,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use rlhf_core::contract::{Candidate, RewardModel};
 use rlhf_policy::classifier::Classifier;
+use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::hf::{self, Checkpoint, DecoderConfig, ModelKind};
+use rlhf_policy::hf::{self, Checkpoint};
 use rlhf_policy::tokenizer::{Specials, Tokenizer};
 use rlhf_policy::weights::{HostTensor, parameters, replaced, scratch};
 use rlhf_reward::bag::BagOfWords;
@@ -49,7 +50,7 @@ impl Language {
     /// The disk.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         hf::save(dir, &self.config, ModelKind::Causal, &parameters(&self.policy))?;
-        Ok(self.tokenizer.clone().with_max_length(self.config.max_position_embeddings).save(dir)?)
+        Ok(self.tokenizer.clone().with_max_length(self.config.max_position_embeddings()).save(dir)?)
     }
 }
 
@@ -58,7 +59,7 @@ impl Language {
 /// # Errors
 /// A tensor that is missing, unknown or of another shape.
 pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Decoder, Error> {
-    let mut checkpoint = Checkpoint::open(dir)?;
+    let mut checkpoint = Checkpoint::open(dir, config.family())?;
     let policy = Decoder::build(config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
     checkpoint.finish()?;
     Ok(policy)
@@ -69,8 +70,10 @@ pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Resu
 /// # Errors
 /// A tensor that is missing, unknown or of another shape.
 pub fn load_classifier(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Classifier, Error> {
-    let mut checkpoint = Checkpoint::open(dir)?;
-    let model = Classifier::build(config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
+    let mut checkpoint = Checkpoint::open(dir, config.family())?;
+    let labels = checkpoint.shape("score.weight").and_then(|s| s.first().copied()).unwrap_or(1);
+    let mut source = |name: &str, shape: &[usize]| checkpoint.tensor(name, shape);
+    let model = Classifier::with_labels(config, labels, &mut source, device)?;
     checkpoint.finish()?;
     Ok(model)
 }
@@ -80,7 +83,7 @@ pub fn load_classifier(dir: &Path, config: &DecoderConfig, device: &Device) -> R
 /// # Errors
 /// A config this decoder lacks.
 pub fn scratch_decoder(config: &DecoderConfig, seed: u64, device: &Device) -> Result<Decoder, Error> {
-    Ok(Decoder::build(config, &mut scratch(seed, config.initializer_range), device)?)
+    Ok(Decoder::build(config, &mut scratch(seed, config), device)?)
 }
 
 /// A reward model whose trunk is `trunk`'s, or scratch, and whose head is scratch.
@@ -93,7 +96,7 @@ pub fn classifier_from(
     seed: u64,
     device: &Device,
 ) -> Result<Classifier, Error> {
-    let model = Classifier::build(config, &mut scratch(seed, config.initializer_range), device)?;
+    let model = Classifier::build(config, &mut scratch(seed, config), device)?;
     let Some(trunk) = trunk else { return Ok(model) };
     let mut all = parameters(&model);
     for (name, tensor) in parameters(trunk) {
@@ -149,8 +152,8 @@ impl Scorer {
         match self {
             Self::Bag(bag) => SavedBag { reads: Reads::Text, bag: bag.clone() }.save(dir),
             Self::Transformer { model, config, .. } => {
-                hf::save(dir, config, ModelKind::Reward, &parameters(model.as_ref()))?;
-                Ok(tokenizer.clone().with_max_length(config.max_position_embeddings).save(dir)?)
+                hf::save(dir, config, ModelKind::REWARD, &parameters(model.as_ref()))?;
+                Ok(tokenizer.clone().with_max_length(config.max_position_embeddings()).save(dir)?)
             }
             Self::Gold(_) => Ok(()),
         }
@@ -226,7 +229,7 @@ impl RewardModel for Scorer {
                 items.iter().map(|c| bag.reward(&format!("{}{}", c.prompt, c.completion))).collect()
             }
             Self::Transformer { model, config, eos, pad } => {
-                let most = config.max_position_embeddings;
+                let most = config.max_position_embeddings();
                 let rows: Vec<Vec<u32>> =
                     items.iter().map(|c| reward_row(c.prompt_ids, c.completion_ids, *eos, most)).collect();
                 model.score_rows(&rows, *pad, SCORE_ROWS)

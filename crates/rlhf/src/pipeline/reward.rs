@@ -158,7 +158,7 @@ impl Model {
                 let Scorer::Transformer { model, config, eos, pad } = scorer.as_ref() else {
                     return Vec::new();
                 };
-                let most = config.max_position_embeddings;
+                let most = config.max_position_embeddings();
                 let rows: Vec<Vec<u32>> =
                     texts.iter().map(|(p, c)| row(tokenizer, p, c, *eos, most)).collect();
                 model.score_rows(&rows, *pad, SCORE_ROWS)

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use rlhf_core::host::schedule::LrSchedule;
 use rlhf_core::number::{Bound, Positive, Prob, Weight};
-use rlhf_policy::hf::DecoderConfig;
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 

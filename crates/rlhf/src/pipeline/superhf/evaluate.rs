@@ -101,7 +101,7 @@ fn generation(config: &SuperhfPipeline, setting: &Setting, sampling: Sampling, n
         num_generations: n,
         eos_token_ids: vec![setting.tokenizer.eos()],
         pad_token_id: setting.tokenizer.pad(),
-        context_length: setting.decoder.max_position_embeddings,
+        context_length: setting.decoder.max_position_embeddings(),
         max_rows: config.sampling.max_rows.get(),
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use rlhf_policy::batch::Sequence;
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::hf::DecoderConfig;
 use rlhf_policy::sft;
 use rlhf_policy::tokenizer::Tokenizer;
 
@@ -81,7 +81,7 @@ impl Setting {
                 (decoder, prior)
             }
         };
-        super::lengths::fit_context(config, &tokenizer, decoder.max_position_embeddings, &mut data)?;
+        super::lengths::fit_context(config, &tokenizer, decoder.max_position_embeddings(), &mut data)?;
         let encode = |texts: &[String]| texts.iter().map(|t| prompt_ids(&tokenizer, t)).collect();
         let train_prompts = encode(&data.train_prompts);
         let eval_prompts = encode(&data.eval_prompts);
@@ -104,7 +104,7 @@ impl Setting {
         let prompt = self.prompt_ids(prompt);
         let mut completion = self.tokenizer.encode(completion);
         completion.push(self.tokenizer.eos());
-        completion.truncate(self.decoder.max_position_embeddings.saturating_sub(prompt.len()));
+        completion.truncate(self.decoder.max_position_embeddings().saturating_sub(prompt.len()));
         Sequence::new(&prompt, &completion)
     }
 

@@ -133,7 +133,7 @@ fn transformer(
         save_steps: config.checkpoint.save_steps,
     };
     let (eos, pad, most) =
-        (setting.tokenizer.eos(), setting.tokenizer.pad(), setting.decoder.max_position_embeddings);
+        (setting.tokenizer.eos(), setting.tokenizer.pad(), setting.decoder.max_position_embeddings());
     let row = |prompt: &str, completion: &str| {
         reward_row(&setting.reward_prompt_ids(prompt), &setting.tokenizer.encode(completion), eos, most)
     };

@@ -1,0 +1,25 @@
+//! Rows of a table.
+
+use burn::tensor::{Int, Tensor};
+
+use crate::check;
+
+/// The row of `weight` for each token.
+///
+/// On the way back rows of one token are added in the order of the batch, so that a run repeats.
+///
+/// # Shapes
+/// `weight: [V, n]`, `tokens: [B, T]` in `0..V`; the result is `[B, T, n]`.
+///
+/// # Panics
+/// On rows that are empty. A token outside of `0..V` panics on the CPU.
+#[track_caller]
+pub fn embedding(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
+    check::last("embedding", "weight", weight.dims());
+    plain(weight, tokens)
+}
+
+fn plain(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
+    let ([b, t], [_, n]) = (tokens.dims(), weight.dims());
+    weight.select(0, tokens.reshape([b * t])).reshape([b, t, n])
+}

@@ -1,0 +1,82 @@
+//! Log-probabilities straight from hidden states.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Int, Tensor};
+
+use crate::check;
+
+/// From the head's products to logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadLogp {
+    /// Logits are divided by it.
+    pub temperature: f64,
+    /// `y ← cap · tanh(y / cap)` before that (Gemma 2); absent for none.
+    pub softcap: Option<f64>,
+}
+
+impl Default for HeadLogp {
+    /// Temperature 1 and no cap.
+    fn default() -> Self {
+        Self { temperature: 1.0, softcap: None }
+    }
+}
+
+/// `log softmax(cap(hidden · weight) / temperature)` at one token a row, in nats.
+///
+/// The fused form goes through the rows in blocks and keeps one number a row: the logits are taken
+/// again on the way back.
+///
+/// # Shapes
+/// `hidden: [M, d]`, `weight: [d, V]`, `targets: [M]` in `0..V`; the result is `[M]`.
+///
+/// # Panics
+/// On other shapes, an empty axis of `weight`, or a temperature or cap that is not positive. A target
+/// outside of `0..V` panics on the CPU.
+#[track_caller]
+pub fn head_logp(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, how: &HeadLogp) -> Tensor<1> {
+    how.check("head_logp", &hidden, weight.dims(), &targets);
+    plain(hidden.matmul(weight), targets, how)
+}
+
+/// [`head_logp`] with the weight of a tied embedding, `[V, d]`; its transpose is never written out.
+///
+/// # Panics
+/// As [`head_logp`].
+#[track_caller]
+pub fn head_logp_tied(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    how: &HeadLogp,
+) -> Tensor<1> {
+    let [v, d] = weight.dims();
+    how.check("head_logp_tied", &hidden, [d, v], &targets);
+    plain(hidden.matmul(weight.transpose()), targets, how)
+}
+
+impl HeadLogp {
+    #[track_caller]
+    fn check(&self, function: &str, hidden: &Tensor<2>, [d, v]: [usize; 2], targets: &Tensor<1, Int>) {
+        let [m, _] = hidden.dims();
+        check::same(function, "hidden", hidden.dims(), [m, d]);
+        check::same(function, "targets", targets.dims(), [m]);
+        assert!(
+            d > 0 && v > 0,
+            "{function}: weight: expected axes that are not empty, found d {d} and V {v}"
+        );
+        let positive = |name: &str, x: f64| {
+            assert!(x > 0.0, "{function}: {name}: expected a positive number, found {x}");
+        };
+        positive("temperature", self.temperature);
+        self.softcap.inspect(|cap| positive("softcap", *cap));
+    }
+}
+
+fn plain(products: Tensor<2>, targets: Tensor<1, Int>, how: &HeadLogp) -> Tensor<1> {
+    let [m, _] = products.dims();
+    let logits = match how.softcap {
+        Some(cap) => products.div_scalar(cap).tanh().mul_scalar(cap),
+        None => products,
+    };
+    log_softmax(logits.div_scalar(how.temperature), 1).gather(1, targets.reshape([m, 1])).reshape([m])
+}
