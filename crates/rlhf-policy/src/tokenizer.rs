@@ -1,27 +1,40 @@
 //! Text to tokens and back: a Hugging Face `tokenizer.json`, loaded, trained or saved.
 //!
-//! Three habits differ from a bare `tokenizers::Tokenizer`:
+//! Four habits differ from a bare `tokenizers::Tokenizer`:
 //!
 //! - [`Tokenizer::encode`] adds no token of its own, and reads the spelling of a special token in a
 //!   text as plain text: no record of a data file can end a sequence by writing `<|endoftext|>`.
-//!   (transformers calls that `split_special_tokens`, and has it off.)
+//!   (transformers calls that `split_special_tokens`, and has it off; [`Tokenizer::encode_special`]
+//!   and [`Tokenizer::encode_with`] are its way.)
 //! - Truncation and padding that a file asks for are switched off: both happen where batches are
-//!   made, and are counted there.
-//! - Only BPE models are taken, the kind that decoder language models have: they encode every text.
+//!   made, and are counted there. So is BPE dropout: tokens do not depend on chance.
+//! - Only models that encode every text are taken: BPE, and of WordPiece, WordLevel and Unigram
+//!   those with an unknown token. That is checked on loading, so that encoding has no failing case.
+//! - Decoding gives the bytes back as they are: `clean_up_tokenization_spaces` is not obeyed.
 
 use std::fmt;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
     TokenizerBuilder,
 };
 
 use crate::error::Error;
+
+pub(crate) mod files;
+mod load;
+mod special;
+mod stream;
+
+use special::{Anchored, SpecialTokens};
+pub use stream::TextStream;
 
 /// The spelling of the special tokens of a tokenizer that is trained here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +52,48 @@ impl Specials {
     }
 }
 
+/// What the spelling of a special token in a text stands for.
+///
+/// Only tokens that their file marks as special are meant. Other added tokens, such as Qwen 3's
+/// `<think>`, are tokens wherever they are spelled. A model that has a special token among the pieces
+/// it builds text from, as some Unigram models do, gets that spelling character by character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spelling {
+    /// For its characters: what users write cannot end a turn or start another.
+    Text,
+    /// For the token, as in transformers.
+    Token,
+}
+
+/// Whether a file's own post-processor adds its tokens, such as Llama's start token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ends {
+    /// The tokens of the text alone.
+    Bare,
+    /// With what the post-processor puts before and behind a single text.
+    Added,
+}
+
+/// Tokens, and the text that each stands for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// Bytes of the text, for each token: whole characters, so that tokens which share a character
+    /// overlap. Empty for a token that was added.
+    pub spans: Vec<Range<usize>>,
+}
+
 /// A tokenizer with its special tokens.
 #[derive(Clone)]
 pub struct Tokenizer {
+    /// Reads the spelling of a special token as that token.
     inner: tokenizers::Tokenizer,
+    specials: SpecialTokens,
+    /// The same vocabulary, reading it as text; made when a text with such a spelling comes by.
+    as_text: OnceLock<Arc<tokenizers::Tokenizer>>,
+    /// The same vocabulary, in which special tokens go by names that no text can have.
+    anchored: OnceLock<Arc<Anchored>>,
     /// `tokenizer_config.json`, kept so that what was loaded is saved whole.
     config: Map<String, Value>,
     /// Highest token number plus one.
@@ -69,28 +120,26 @@ impl Tokenizer {
     /// Reads a folder with `tokenizer.json`, or that file itself.
     ///
     /// The special tokens come from `tokenizer_config.json` or, where that is silent,
-    /// `special_tokens_map.json` beside it. Without a padding token the end token pads: padding is
-    /// masked by place, not by value.
+    /// `special_tokens_map.json` beside it. An end token that neither names is the first
+    /// `eos_token_id` of `config.json` or `generation_config.json`. Without a padding token the end
+    /// token pads: padding is masked by place, not by value.
     ///
     /// # Errors
-    /// A file that is missing or broken, a model other than BPE, no end token, a special token
-    /// that the vocabulary lacks.
+    /// A file that is missing or broken, a model that cannot encode every text, no end token, a
+    /// special token that the vocabulary lacks.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
         let bytes = fs::read(&file).map_err(|e| Error::file(&file, format!("reading the tokenizer: {e}")))?;
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| {
-            Error::file(&file, format!("expected a tokenizer of the tokenizers crate, found {e}"))
-        })?;
-        let config_file = file.with_file_name("tokenizer_config.json");
-        let config = read_object(&config_file)?.unwrap_or_default();
-        let map = read_object(&file.with_file_name("special_tokens_map.json"))?.unwrap_or_default();
-        let named = |key: &str| content(&config, key).or_else(|| content(&map, key));
-        let Some(eos) = named("eos_token") else {
-            return Err(Error::file(&config_file, "eos_token: expected the text of a token, found none"));
+        let inner = load::parse(&bytes, &file)?;
+        let named = files::Named::beside(&file)?;
+        let Some(eos) = named.text("eos_token").map_or_else(|| files::eos(&file, &inner), |t| Ok(Some(t)))?
+        else {
+            return Err(Error::file(&named.file, "eos_token: expected the text of a token, found none"));
         };
-        let (pad, bos) = (named("pad_token"), named("bos_token"));
-        Self::new(inner, config, &Names { eos: &eos, pad: pad.as_deref(), bos: bos.as_deref() }, &file)
+        let (pad, bos) = (named.text("pad_token"), named.text("bos_token"));
+        let names = Names { eos: &eos, pad: pad.as_deref(), bos: bos.as_deref() };
+        Self::new(inner, named.config, &names, &file)
     }
 
     /// Trains a byte-level BPE of at most `vocab_size` tokens on `texts`: the special tokens, the
@@ -142,7 +191,6 @@ impl Tokenizer {
         names: &Names<'_>,
         file: &Path,
     ) -> Result<Self, Error> {
-        check_model(inner.get_model(), file)?;
         let id = |field: &str, text: &str| {
             inner.token_to_id(text).ok_or_else(|| {
                 Error::file(file, format!("{field}: expected a token of the vocabulary, found {text:?}"))
@@ -156,9 +204,11 @@ impl Tokenizer {
         // Asked of the file's own post-processor, on a text that every vocabulary can spell.
         let dressed = inner.encode_fast("a", true).map_err(|e| Error::file(file, e))?;
         let adds_bos = bos.is_some() && dressed.get_ids().first().copied() == bos;
-        inner.set_encode_special_tokens(true);
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
-        let mut tokenizer = Self { inner, config, vocab_size, eos, pad, bos, adds_bos };
+        let specials = SpecialTokens::of(&inner);
+        let (as_text, anchored) = (OnceLock::new(), OnceLock::new());
+        let mut tokenizer =
+            Self { inner, specials, as_text, anchored, config, vocab_size, eos, pad, bos, adds_bos };
         tokenizer.describe(names);
         Ok(tokenizer)
     }
@@ -200,17 +250,108 @@ impl Tokenizer {
         write(&dir.join("tokenizer_config.json"), &config)
     }
 
-    /// The tokens of `text`, without start or end token.
+    /// The tokens of `text`, without start or end token; special tokens that it spells are text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let encoding =
-            self.inner.encode_fast(text, false).expect("a BPE model, checked on load, takes any text");
-        encoding.get_ids().to_vec()
+        self.ids(text, Spelling::Text, Ends::Bare)
+    }
+
+    /// The tokens of `text`, without start or end token; special tokens that it spells are tokens.
+    pub fn encode_special(&self, text: &str) -> Vec<u32> {
+        self.ids(text, Spelling::Token, Ends::Bare)
+    }
+
+    /// The tokens of `text`. With [`Spelling::Token`] and [`Ends::Added`] they are those that
+    /// calling a tokenizer of transformers gives.
+    pub fn ids(&self, text: &str, spelling: Spelling, ends: Ends) -> Vec<u32> {
+        if self.differs(text, spelling) {
+            return self.encode_as_text(text, ends).ids;
+        }
+        let encoding = self.inner.encode_fast(text, ends == Ends::Added);
+        encoding.expect(TAKES_ANY_TEXT).get_ids().to_vec()
+    }
+
+    /// As [`Tokenizer::ids`], with the place of each token in the text.
+    pub fn encode_with(&self, text: &str, spelling: Spelling, ends: Ends) -> Encoding {
+        if self.differs(text, spelling) {
+            self.encode_as_text(text, ends)
+        } else {
+            read(&self.inner, text, ends)
+        }
+    }
+
+    /// As [`Tokenizer::encode_with`] of bare tokens, except that what is spelled within the byte
+    /// ranges `literal`, which are in order, is text.
+    pub(crate) fn encode_guarded(&self, text: &str, literal: &[Range<usize>]) -> Encoding {
+        if literal.is_empty() {
+            return read(&self.inner, text, Ends::Bare);
+        }
+        self.anchored().encode(text, literal, &self.specials, Ends::Bare)
+    }
+
+    /// Whether the text must be read otherwise than `inner` does. Both readings agree on a text that
+    /// spells no special token, and nearly all are such: only then is there no second copy of the
+    /// vocabulary in memory.
+    fn differs(&self, text: &str, spelling: Spelling) -> bool {
+        spelling == Spelling::Text && !self.specials.surely_absent(text)
+    }
+
+    fn encode_as_text(&self, text: &str, ends: Ends) -> Encoding {
+        let copy = self.as_text.get_or_init(|| {
+            let mut copy = self.inner.clone();
+            copy.set_encode_special_tokens(true);
+            Arc::new(copy)
+        });
+        let encoding = read(copy, text, ends);
+        let spelled = self.spelled(text);
+        if !self.specials.forged(text, &encoding, &spelled) {
+            return encoding;
+        }
+        // What could pass for an anchor is replaced by a character of as many bytes.
+        let text = text.replace(special::ANCHOR_OPEN, "\u{fffd}");
+        self.anchored().encode(&text, &spelled, &self.specials, ends)
+    }
+
+    fn anchored(&self) -> &Anchored {
+        self.anchored.get_or_init(|| Arc::new(Anchored::new(&self.inner, &self.specials)))
+    }
+
+    /// The special tokens that `text` spells, as byte ranges.
+    pub(crate) fn spelled(&self, text: &str) -> Vec<Range<usize>> {
+        self.specials.find_all(text).into_iter().map(|found| found.range).collect()
     }
 
     /// The text of `ids`; special tokens and numbers outside the vocabulary are left out, and bytes
     /// that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.inner.decode(ids, true).expect("the decoders of BPE models have no failing case")
+        self.inner.decode(ids, true).expect(DECODES)
+    }
+
+    /// As [`Tokenizer::decode`], with special tokens spelled out.
+    pub fn decode_special(&self, ids: &[u32]) -> String {
+        self.inner.decode(ids, false).expect(DECODES)
+    }
+
+    /// Text as tokens come, one after the other.
+    pub fn decode_stream(&self) -> TextStream<'_> {
+        TextStream::new(self)
+    }
+
+    /// The number of a token, by its spelling in the vocabulary.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Checks that an embedding of `n_rows` rows holds every token. More rows than tokens are
+    /// common: they are rounded up for speed.
+    ///
+    /// # Errors
+    /// A vocabulary with a token beyond the last row.
+    pub fn fits(&self, n_rows: usize) -> Result<(), Error> {
+        if self.vocab_size <= n_rows {
+            return Ok(());
+        }
+        let expected = format!("at least {}, the tokens of the tokenizer", self.vocab_size);
+        Err(Error::config("vocab_size", expected, n_rows))
     }
 
     /// How one token is spelled in the vocabulary; `None` outside it.
@@ -245,6 +386,18 @@ impl Tokenizer {
     }
 }
 
+/// Why encoding cannot fail.
+const TAKES_ANY_TEXT: &str = "a model, checked on load, that takes any text";
+
+/// Why decoding cannot fail.
+const DECODES: &str = "a decoder, checked on load, without a failing case";
+
+fn read(inner: &tokenizers::Tokenizer, text: &str, ends: Ends) -> Encoding {
+    let encoding = inner.encode(text, ends == Ends::Added).expect(TAKES_ANY_TEXT);
+    let spans = encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect();
+    Encoding { ids: encoding.get_ids().to_vec(), spans }
+}
+
 /// Texts of the special tokens.
 struct Names<'a> {
     eos: &'a str,
@@ -270,43 +423,6 @@ fn check_request(vocab_size: usize, specials: &Specials) -> Result<(), Error> {
         return fault("pad", "a text other than the end token's".into(), format!("{:?}", specials.pad));
     }
     Ok(())
-}
-
-/// Only a BPE whose unknown token, if it names one, exists: that one encodes without failing.
-fn check_model(model: &ModelWrapper, file: &Path) -> Result<(), Error> {
-    let ModelWrapper::BPE(bpe) = model else {
-        let kind = match model {
-            ModelWrapper::WordLevel(_) => "WordLevel",
-            ModelWrapper::WordPiece(_) => "WordPiece",
-            ModelWrapper::Unigram(_) => "Unigram",
-            ModelWrapper::BPE(_) => "BPE",
-        };
-        return Err(Error::file(file, format!("model.type: expected BPE, found {kind}")));
-    };
-    match bpe.get_unk_token() {
-        Some(unk) if !bpe.get_vocab().contains_key(unk) => Err(Error::file(
-            file,
-            format!("model.unk_token: expected a token of the vocabulary, found {unk:?}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The object in `file`, or `None` where there is no such file.
-fn read_object(file: &Path) -> Result<Option<Map<String, Value>>, Error> {
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::file(file, format!("reading: {e}"))),
-    };
-    let object = serde_json::from_str(&text);
-    object.map(Some).map_err(|e| Error::file(file, format!("expected a JSON object, found {e}")))
-}
-
-/// A token's text, written as a string or as `{"content": "…", …}`.
-fn content(config: &Map<String, Value>, key: &str) -> Option<String> {
-    let value = config.get(key)?;
-    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 pub mod adamw;
 pub mod advantage;
 pub mod best_of_n;
+pub mod collate;
 pub mod gae;
 pub mod interval;
 pub mod kl;
@@ -10,6 +11,7 @@ pub mod objectives;
 pub mod off_policy;
 pub mod overlong;
 pub mod packing;
+pub mod preference;
 pub mod ragged;
 pub mod reinforce;
 pub mod sampling;

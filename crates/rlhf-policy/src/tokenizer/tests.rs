@@ -141,6 +141,71 @@ fn special_tokens_are_found_in_either_file() {
 }
 
 #[test]
+fn an_end_token_may_be_known_by_its_number_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(300).save(dir.path()).unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), "{}").unwrap();
+    let config = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    config("generation_config.json", "{\"eos_token_id\": [1, 0]}");
+    assert_eq!(Tokenizer::load(dir.path()).unwrap().eos(), 1);
+    config("config.json", "{\"eos_token_id\": 0}");
+    assert_eq!(Tokenizer::load(dir.path()).unwrap().eos(), 0);
+    config("config.json", "{\"eos_token_id\": 300}");
+    let message = Tokenizer::load(dir.path()).unwrap_err().to_string();
+    assert!(
+        message.ends_with("config.json: eos_token_id: expected the number of a token, found 300"),
+        "{message}"
+    );
+}
+
+#[test]
+fn spellings_are_text_or_tokens() {
+    let t = trained(300);
+    let text = "the <|pad|>cat<|endoftext|";
+    assert_eq!(t.encode_special("the <|pad|>cat").iter().filter(|id| **id == t.pad()).count(), 1);
+    assert!(!t.encode(text).contains(&t.pad()));
+    for spelling in [Spelling::Text, Spelling::Token] {
+        let found = t.encode_with(text, spelling, Ends::Bare);
+        assert_eq!(found.ids, t.ids(text, spelling, Ends::Bare));
+        let spelled: String = found.spans.iter().map(|span| &text[span.clone()]).collect();
+        assert_eq!(spelled, text);
+        assert_eq!(t.decode_special(&found.ids), text);
+    }
+    // One spelling is text, the next a token; the place of each is that in the text.
+    let text = "é<|pad|>x<|pad|> y";
+    let found = t.encode_guarded(text, std::slice::from_ref(&(2..9)));
+    assert_eq!(found.ids.iter().filter(|id| **id == t.pad()).count(), 1);
+    let at = found.ids.iter().position(|id| *id == t.pad()).unwrap();
+    assert_eq!(&text[found.spans[at].clone()], "<|pad|>");
+    assert_eq!((found.spans[at].start, found.spans.last().unwrap().end), (10, text.len()));
+    assert_eq!(t.decode_special(&found.ids), text);
+    assert_eq!(t.encode_guarded(text, &[2..9, 10..17]).ids, t.encode(text));
+}
+
+#[test]
+fn a_stream_gives_whole_characters() {
+    let t = trained(300);
+    let mut state = 3;
+    for case in 0..300 {
+        // Every second case is bytes that are no text.
+        let ids: Vec<u32> = match case % 2 {
+            0 => t.encode(&text(&mut state)),
+            _ => (0..30).map(|_| 2 + (next(&mut state) % 256) as u32).collect(),
+        };
+        let mut stream = t.decode_stream();
+        let mut all = String::new();
+        for (i, id) in ids.iter().enumerate() {
+            all.push_str(&stream.push(*id));
+            let so_far = t.decode(&ids[..=i]);
+            assert!(so_far.starts_with(all.trim_end_matches(char::REPLACEMENT_CHARACTER)), "case {case}");
+            assert!(so_far.len() - all.len().min(so_far.len()) <= 3 * 3, "case {case}: text is held back");
+        }
+        all.push_str(&stream.finish());
+        assert_eq!(all, t.decode(&ids), "case {case}");
+    }
+}
+
+#[test]
 fn a_post_processor_that_starts_with_bos_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     trained(300).save(dir.path()).unwrap();
@@ -184,9 +249,24 @@ fn faults_are_named() {
     let expected = at("tokenizer.json: expected a tokenizer of the tokenizers crate, found ");
     assert!(message(Tokenizer::load(&file)).starts_with(&expected));
     eos("{\"eos_token\": \"a\"}");
-    let words = json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}});
-    fs::write(&file, words.to_string()).unwrap();
-    let expected = at("tokenizer.json: model.type: expected BPE, found WordLevel");
+    let words = |unk: &str| {
+        let model = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": unk});
+        fs::write(&file, json!({"version": "1.0", "added_tokens": [], "model": model}).to_string()).unwrap();
+        Tokenizer::load(&file)
+    };
+    assert_eq!(words("a").unwrap().encode("東"), [0]);
+    let expected = at("tokenizer.json: model.unk_token: expected a token of the vocabulary, found \"<unk>\"");
+    assert_eq!(message(words("<unk>")), expected);
+    let strip = json!({"type": "Strip", "content": " ", "start": 0, "stop": 1});
+    let all = json!({"model": {"type": "BPE", "vocab": {}, "merges": []}, "decoder": {"type": "Sequence", "decoders": [strip]}});
+    fs::write(&file, all.to_string()).unwrap();
+    assert_eq!(
+        message(Tokenizer::load(&file)),
+        at("tokenizer.json: decoder: Strip.stop: expected 0, found 1")
+    );
+    let model = json!({"type": "Unigram", "unk_id": null, "vocab": [["a", 0.0]]});
+    fs::write(&file, json!({"version": "1.0", "added_tokens": [], "model": model}).to_string()).unwrap();
+    let expected = at("tokenizer.json: model.unk_id: expected the number of a token, found null");
     assert_eq!(message(Tokenizer::load(&file)), expected);
 }
 

@@ -2,13 +2,16 @@
 
 mod adamw;
 mod cached;
+mod chat;
 mod folder;
 mod golden;
 mod learning;
+mod robust;
 mod scores;
 mod scratch;
 mod streams;
 mod superhf;
 mod support;
+mod tokenizer_golden;
 mod trainers;
 mod windows;

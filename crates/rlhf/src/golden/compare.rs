@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::case::{Array, Case};
 
 /// A computed quantity, flattened.
@@ -18,6 +20,8 @@ struct Found {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Computed {
     by_name: BTreeMap<String, Found>,
+    /// Quantities that must be the same: texts, and lists whose ends matter.
+    exact: BTreeMap<String, Value>,
     left_out: BTreeSet<String>,
     wrong: Vec<String>,
 }
@@ -29,6 +33,11 @@ impl Computed {
 
     pub(super) fn many(&mut self, name: &str, values: Vec<f64>) {
         self.by_name.insert(name.to_owned(), Found { slack: vec![0.0; values.len()], values, within: None });
+    }
+
+    /// A quantity that must be the same, whatever it is made of.
+    pub(super) fn exact(&mut self, name: &str, value: Value) {
+        self.exact.insert(name.to_owned(), value);
     }
 
     /// Numbers that may differ by `absolute`, whatever the precision of the case.
@@ -83,7 +92,10 @@ impl Computed {
         self.wrong.iter().cloned().chain(differing).collect()
     }
 
-    fn differs(&self, name: &str, value: &serde_json::Value, case: &Case<'_>) -> Option<String> {
+    fn differs(&self, name: &str, value: &Value, case: &Case<'_>) -> Option<String> {
+        if let Some(found) = self.exact.get(name) {
+            return (found != value).then(|| format!("{name}: expected {value}, found {found}"));
+        }
         let Some(found) = self.by_name.get(name) else {
             return Some(format!("{name}: expected to be computed, found no code for it"));
         };

@@ -24,6 +24,7 @@ mod bco;
 mod case;
 mod compare;
 mod cpo;
+mod data_prep;
 mod dpo;
 mod dpo_trl024;
 mod e2e;
@@ -213,6 +214,7 @@ const CHECKERS: &[(&str, Checker)] = &[
     ("dpo_losses.json", dpo::check),
     ("dpo_options.json", dpo::check),
     ("dpo_trl024.json", dpo_trl024::check),
+    ("data_prep.json", data_prep::check),
     ("e2e_dpo.json", e2e::check),
     ("e2e_dpo_multi.json", e2e::check),
     ("e2e_grpo_dapo.json", e2e::check),
