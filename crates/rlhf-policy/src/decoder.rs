@@ -14,7 +14,7 @@ use crate::attention::{Attention, HeadQkv};
 use crate::cache::{KvCache, Step};
 use crate::config::DecoderConfig;
 use crate::error::Error;
-use crate::projection::{Embedding, Norm, Projection};
+use crate::projection::{Embedding, Norm, Projection, TiedAdapter};
 
 /// Where a module gets its parameters: asked once for each tensor, with its inner name and its shape
 /// as checkpoints store it (`[out, in]` for a linear map).
@@ -116,7 +116,7 @@ impl Decoder {
             Some(head) if head.lora.is_none() && head.bias.is_none() => {
                 rlhf_kernels::head_logp(hidden, head.weight.val(), targets, &how)
             }
-            None if self.model.embed_tokens.lora.is_none() => {
+            None if self.model.embed_tokens.projects_plainly() => {
                 rlhf_kernels::head_logp_tied(hidden, self.model.embed_tokens.weight.val(), targets, &how)
             }
             _ => {
@@ -142,6 +142,20 @@ impl Decoder {
     /// `B · T` axis, result `[M, V]`. The rest of `[B, T, V]` is never computed.
     pub fn logits_at(&self, tokens: Tensor<2, Int>, positions: Tensor<1, Int>) -> Tensor<2> {
         self.head(self.flat_hidden(tokens).select(0, positions))
+    }
+
+    /// Gives a tied head whose change is not the embedding's a weight of its own, so that both changes can
+    /// be folded in; whether it did.
+    pub(crate) fn untie(&mut self) -> bool {
+        let table = &mut self.model.embed_tokens;
+        let follows = table.head.is_none() && (table.lora.is_none() || table.tied == TiedAdapter::Shared);
+        if self.lm_head.is_some() || follows {
+            return false;
+        }
+        let lora = table.head.take();
+        self.lm_head = Some(Projection::turned(&table.weight, lora));
+        self.model.architecture.head = HeadKind::Untied;
+        true
     }
 
     /// See [`Trunk::hidden_cached`].
@@ -208,7 +222,7 @@ impl Trunk {
             self.architecture.ropes.iter().map(|rope| rope.flat_tables(t, &device)).collect();
         let mut h = self.embedded(tokens);
         if let Some(table) = &self.embed_positions {
-            let places = table.weight.val();
+            let places = table.rows();
             assert!(t <= places.dims()[0], "decoder: {t} positions, expected at most {}", places.dims()[0]);
             h = h + places.narrow(0, 0, t).unsqueeze();
         }
@@ -263,7 +277,7 @@ fn places(table: &Embedding, step: &Step, device: &Device) -> Tensor<3> {
     let (rows, t) = step.shape();
     let all: Vec<i64> = step.positions().iter().map(|p| *p as i64).collect();
     let index = Tensor::<1, Int>::from_data(TensorData::new(all, [rows * t]), device);
-    let chosen = table.weight.val().select(0, index);
+    let chosen = table.rows().select(0, index);
     let d = chosen.dims()[1];
     chosen.reshape([rows, t, d])
 }

@@ -106,21 +106,7 @@ impl Checkpoint {
             return Err(Error::Tensor { name: name.to_owned(), expected: wanted(), found });
         }
         self.asked.insert(name.to_owned());
-        let bytes = view.data();
-        match view.dtype() {
-            Dtype::F32 => Ok(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-            Dtype::BF16 => {
-                Ok(bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect())
-            }
-            Dtype::F16 => {
-                Ok(bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect())
-            }
-            other => Err(Error::Tensor {
-                name: name.to_owned(),
-                expected: "F32, BF16 or F16".into(),
-                found: format!("{other:?}"),
-            }),
-        }
+        decoded(name, &view)
     }
 
     /// Checks that every tensor of the folder was asked for, but for those a model leaves out by
@@ -147,8 +133,25 @@ impl Checkpoint {
     }
 }
 
+/// A tensor of a file as `f32`.
+pub(crate) fn decoded(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, Error> {
+    let bytes = view.data();
+    match view.dtype() {
+        Dtype::F32 => Ok(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        Dtype::BF16 => {
+            Ok(bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect())
+        }
+        Dtype::F16 => Ok(bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()),
+        other => Err(Error::Tensor {
+            name: name.to_owned(),
+            expected: "F32, BF16 or F16".into(),
+            found: format!("{other:?}"),
+        }),
+    }
+}
+
 #[expect(unsafe_code, reason = "a memory map is only sound while nobody truncates the file")]
-fn map(path: &Path) -> Result<Mmap, Error> {
+pub(crate) fn map(path: &Path) -> Result<Mmap, Error> {
     let file = File::open(path).map_err(|e| Error::file(path, format!("opening: {e}")))?;
     // SAFETY: model folders are replaced by rename, never rewritten in place, so the pages stay.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::file(path, format!("mapping: {e}")))
@@ -235,13 +238,13 @@ pub fn deserialize(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, Error> 
     Ok(out)
 }
 
-fn pretty(value: &Value) -> Vec<u8> {
+pub(crate) fn pretty(value: &Value) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
     text.push(b'\n');
     text
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
     let attempt = || {
         let mut file = File::create(&temporary)?;

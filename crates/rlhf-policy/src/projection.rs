@@ -19,6 +19,17 @@ pub struct Projection {
     pub bias: Option<Param<Tensor<1>>>,
     /// What is trained in place of W.
     pub lora: Option<Lora>,
+    /// What stood here before, where the whole map is trained beside the adapters.
+    pub base: Option<Base>,
+}
+
+/// The frozen parameters of a map that is trained as a whole (PEFT's `modules_to_save`).
+#[derive(Module, Debug)]
+pub struct Base {
+    /// In the layout of the map it belongs to.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Projection {
@@ -40,7 +51,16 @@ impl Projection {
             Bias::Without => None,
         };
         let weight = Param::from_data(TensorData::new(weight, [inp, out]), device);
-        Ok(Self { weight, bias, lora: None })
+        Ok(Self { weight, bias, lora: None, base: None })
+    }
+
+    /// The map that a table `[out, in]` is as an output projection, with its own copy of the numbers.
+    pub(crate) fn turned(table: &Param<Tensor<2>>, lora: Option<Lora>) -> Self {
+        let table = table.val();
+        let ([out, inp], device) = (table.dims(), table.device());
+        let data: Vec<f32> = table.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
+        let data = TensorData::new(transpose(&data, out, inp), [inp, out]);
+        Self { weight: Param::from_data(data, &device), bias: None, lora, base: None }
     }
 
     /// `[…, in] -> […, out]`.
@@ -62,6 +82,22 @@ pub struct Embedding {
     pub weight: Param<Tensor<2>>,
     /// What is trained in its place.
     pub lora: Option<Lora>,
+    /// The adapter of a tied head alone: A is `[hidden, r]`, B `[r, V]`.
+    pub head: Option<Lora>,
+    /// What stood here before, where the whole table is trained beside the adapters.
+    pub base: Option<Base>,
+    /// Whether a tied head follows `lora`.
+    #[module(skip)]
+    pub tied: TiedAdapter,
+}
+
+/// What a tied head makes of the adapter of its embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TiedAdapter {
+    /// Nothing: it projects with the frozen table. So does PEFT unless told otherwise.
+    Separate,
+    /// It projects with the adapted table (PEFT's `ensure_weight_tying`).
+    Shared,
 }
 
 impl Embedding {
@@ -73,7 +109,8 @@ impl Embedding {
         device: &Device,
     ) -> Result<Self, Error> {
         let weight = source(&format!("{name}.weight"), &shape)?;
-        Ok(Self { weight: Param::from_data(TensorData::new(weight, shape), device), lora: None })
+        let weight = Param::from_data(TensorData::new(weight, shape), device);
+        Ok(Self { weight, lora: None, head: None, base: None, tied: TiedAdapter::Separate })
     }
 
     /// `[B, T] -> [B, T, hidden]`.
@@ -86,9 +123,26 @@ impl Embedding {
         }
     }
 
+    /// Every row, the adapter's change included: `[V, hidden]`.
+    pub fn rows(&self) -> Tensor<2> {
+        match &self.lora {
+            Some(lora) => self.weight.val() + lora.delta(),
+            None => self.weight.val(),
+        }
+    }
+
+    /// Whether the output projection is the table alone.
+    pub fn projects_plainly(&self) -> bool {
+        self.head.is_none() && (self.lora.is_none() || self.tied == TiedAdapter::Separate)
+    }
+
     /// As an output projection: `[…, hidden] -> […, V]`.
     pub fn project<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
-        let change = self.lora.as_ref().map(|lora| lora.project(hidden.clone()));
+        let change = match (&self.head, &self.lora, self.tied) {
+            (Some(head), ..) => Some(head.forward(hidden.clone())),
+            (None, Some(lora), TiedAdapter::Shared) => Some(lora.project(hidden.clone())),
+            _ => None,
+        };
         let y = hidden.matmul(self.weight.val().transpose().unsqueeze());
         match change {
             Some(change) => y + change,

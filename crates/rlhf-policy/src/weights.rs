@@ -45,7 +45,7 @@ pub fn scratch(
 }
 
 /// A standard normal number by the Box–Muller transform (one of the pair is thrown away).
-fn normal(rng: &mut ChaCha12Rng) -> f64 {
+pub(crate) fn normal(rng: &mut ChaCha12Rng) -> f64 {
     let u: f64 = 1.0 - rng.random::<f64>();
     let v: f64 = rng.random::<f64>();
     (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
@@ -81,14 +81,32 @@ pub(crate) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 
 /// All parameters of `module` on the host, in checkpoint layout and name order.
 pub fn parameters<M: Module>(module: &M) -> BTreeMap<String, HostTensor> {
-    let mut read = Read::default();
+    read(module, Which::All)
+}
+
+/// The parameters of `module` that a gradient is kept for, as [`parameters`] has them: of a model with
+/// adapters the adapters and what is trained beside them, of any other all. `module` lives on an autodiff
+/// device; on a plain one nothing has a gradient.
+pub fn trainable_parameters<M: Module>(module: &M) -> BTreeMap<String, HostTensor> {
+    read(module, Which::Trainable)
+}
+
+fn read<M: Module>(module: &M, which: Which) -> BTreeMap<String, HostTensor> {
+    let mut read = Read { path: Vec::new(), which, out: BTreeMap::new() };
     module.visit(&mut read);
     read.out
 }
 
-#[derive(Default)]
+/// Which parameters are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    Trainable,
+}
+
 struct Read {
     path: Vec<String>,
+    which: Which,
     out: BTreeMap<String, HostTensor>,
 }
 
@@ -104,6 +122,9 @@ impl ModuleVisitor for Read {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let name = inner_name(&self.path);
         let tensor = param.val();
+        if self.which == Which::Trainable && !tensor.is_require_grad() {
+            return;
+        }
         let dims = tensor.dims();
         let data: Vec<f32> = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let tensor = if is_transposed(&name, D) {
@@ -121,7 +142,19 @@ impl ModuleVisitor for Read {
 /// # Errors
 /// A parameter that is missing from `from` or has another shape there.
 pub fn replaced<M: Module>(module: M, from: &BTreeMap<String, HostTensor>) -> Result<M, Error> {
-    let mut write = Write { path: Vec::new(), from, error: None };
+    write(module, from, Which::All)
+}
+
+/// As [`replaced`], of the parameters that [`trainable_parameters`] names; the others stay where they are.
+///
+/// # Errors
+/// A parameter that is missing from `from` or has another shape there.
+pub fn replaced_trainable<M: Module>(module: M, from: &BTreeMap<String, HostTensor>) -> Result<M, Error> {
+    write(module, from, Which::Trainable)
+}
+
+fn write<M: Module>(module: M, from: &BTreeMap<String, HostTensor>, which: Which) -> Result<M, Error> {
+    let mut write = Write { path: Vec::new(), from, which, error: None };
     let module = module.map(&mut write);
     write.error.map_or(Ok(module), Err)
 }
@@ -129,6 +162,7 @@ pub fn replaced<M: Module>(module: M, from: &BTreeMap<String, HostTensor>) -> Re
 struct Write<'a> {
     path: Vec<String>,
     from: &'a BTreeMap<String, HostTensor>,
+    which: Which,
     error: Option<Error>,
 }
 
@@ -144,6 +178,9 @@ impl ModuleMapper for Write<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = inner_name(&self.path);
         let dims = param.val().dims();
+        if self.which == Which::Trainable && !param.val().is_require_grad() {
+            return param;
+        }
         let turned = is_transposed(&name, D);
         let expected = if turned { vec![dims[1], dims[0]] } else { dims.to_vec() };
         match self.from.get(&name) {

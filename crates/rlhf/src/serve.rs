@@ -11,6 +11,7 @@ use rlhf_core::rng::stream;
 use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::generate::{Finish, Generation, generate};
 use rlhf_policy::hf;
+use rlhf_policy::lora::Merged;
 use rlhf_policy::tokenizer::Tokenizer;
 use rlhf_policy::weights::parameters;
 use serde::Deserialize;
@@ -37,8 +38,7 @@ struct LogitsInput {
 /// # Errors
 /// A model folder or an input that cannot be used, logits that are not finite.
 pub fn logits(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
-    let config = DecoderConfig::load(model)?;
-    let policy = models::load_decoder(model, &config, device)?;
+    let Merged { model: policy, config } = models::open_decoder(model, device)?;
     let text = fs::read_to_string(input).map_err(|e| Error::io("reading", input, e))?;
     let given: LogitsInput = serde_json::from_str(&text).map_err(|e| {
         let expected = "{\"input_ids\":[[…]],\"attention_mask\":[[…]]}";
@@ -283,9 +283,8 @@ fn classifier_rewards(
     given: &[(usize, ToScore)],
     device: &Device,
 ) -> Result<Vec<f64>, Error> {
-    let config = DecoderConfig::load(model)?;
-    let classifier = models::load_classifier(model, &config, device)?;
-    let tokenizer = Tokenizer::load(model)?;
+    let Merged { model: classifier, config } = models::open_classifier(model, device)?;
+    let tokenizer = models::load_tokenizer(model)?;
     let mut rows = Vec::with_capacity(given.len());
     for (line, to_score) in given {
         let ids = match to_score {

@@ -6,6 +6,8 @@ mod chat;
 mod folder;
 mod golden;
 mod learning;
+mod lora;
+mod lora_golden;
 mod robust;
 mod scores;
 mod scratch;

@@ -10,6 +10,7 @@ use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::hf::{self, Checkpoint};
+use rlhf_policy::lora::{LoraConfig, Merged};
 use rlhf_policy::tokenizer::{Specials, Tokenizer};
 use rlhf_policy::weights::{HostTensor, parameters, replaced, scratch};
 use rlhf_reward::bag::BagOfWords;
@@ -38,9 +39,8 @@ impl Language {
     /// # Errors
     /// A file that is missing or does not fit.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
-        let config = DecoderConfig::load(dir)?;
-        let tokenizer = Tokenizer::load(dir)?;
-        let policy = load_decoder(dir, &config, device)?;
+        let tokenizer = load_tokenizer(dir)?;
+        let Merged { model: policy, config } = open_decoder(dir, device)?;
         Ok(Self { config, tokenizer, policy })
     }
 
@@ -52,6 +52,43 @@ impl Language {
         hf::save(dir, &self.config, ModelKind::Causal, &parameters(&self.policy))?;
         Ok(self.tokenizer.clone().with_max_length(self.config.max_position_embeddings()).save(dir)?)
     }
+}
+
+/// The language model of a folder; of an adapter's folder its base with the adapter folded in.
+///
+/// # Errors
+/// A file that is missing or does not fit.
+pub fn open_decoder(dir: &Path, device: &Device) -> Result<Merged<Decoder>, Error> {
+    if LoraConfig::is_in(dir) {
+        let adapted = Decoder::load_with_adapter(dir, None, device)?;
+        return Ok(adapted.model.merged(&adapted.config)?);
+    }
+    let config = DecoderConfig::load(dir)?;
+    Ok(Merged { model: load_decoder(dir, &config, device)?, config })
+}
+
+/// The classifier of a folder; of an adapter's folder its base with the adapter folded in.
+///
+/// # Errors
+/// A file that is missing or does not fit.
+pub fn open_classifier(dir: &Path, device: &Device) -> Result<Merged<Classifier>, Error> {
+    if LoraConfig::is_in(dir) {
+        let adapted = Classifier::load_with_adapter(dir, None, device)?;
+        return Ok(adapted.model.merged(&adapted.config)?);
+    }
+    let config = DecoderConfig::load(dir)?;
+    Ok(Merged { model: load_classifier(dir, &config, device)?, config })
+}
+
+/// The tokenizer of a folder; of an adapter's folder without one, its base's.
+///
+/// # Errors
+/// A file that is missing or does not fit.
+pub fn load_tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
+    if LoraConfig::is_in(dir) && !dir.join("tokenizer.json").exists() {
+        return Ok(Tokenizer::load(&LoraConfig::load(dir)?.base_folder(dir, None)?)?);
+    }
+    Ok(Tokenizer::load(dir)?)
 }
 
 /// The decoder of a Hugging Face folder.
