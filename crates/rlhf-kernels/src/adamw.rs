@@ -3,6 +3,8 @@
 use burn::tensor::{Tensor, TensorData};
 
 use crate::check;
+#[cfg(feature = "flex")]
+use crate::flex;
 
 /// Numbers of one step; all host arithmetic is in `f64`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,11 +58,19 @@ pub fn adamw(how: &AdamWStep, state: AdamWState, grad: Tensor<1>) -> AdamWState 
     check::same("adamw", "first", state.first.dims(), n);
     check::same("adamw", "second", state.second.dims(), n);
     check::same("adamw", "grad", grad.dims(), n);
+    #[cfg(feature = "flex")]
+    if flex::serves(&grad) {
+        return flex::adamw::adamw(how, state, grad);
+    }
     plain(how, state, grad)
 }
 
 /// `Σ x²` over all entries of all tensors, in `f64` on the CPU; NaN or infinite if any entry is.
 pub fn sum_of_squares(tensors: &[Tensor<1>]) -> f64 {
+    #[cfg(feature = "flex")]
+    if tensors.iter().all(flex::serves) {
+        return tensors.iter().map(|x| flex::adamw::sum_of_squares(x.clone())).sum();
+    }
     let parts: Vec<Tensor<1>> = tensors.iter().map(|x| x.clone().square().sum()).collect();
     if parts.is_empty() {
         return 0.0;
@@ -71,14 +81,14 @@ pub fn sum_of_squares(tensors: &[Tensor<1>]) -> f64 {
 
 /// The numbers of a step as each element needs them.
 #[derive(Debug, Clone, Copy)]
-struct Factors {
-    root_debt: f64,
-    rate: f64,
-    keep: f64,
+pub(crate) struct Factors {
+    pub(crate) root_debt: f64,
+    pub(crate) rate: f64,
+    pub(crate) keep: f64,
 }
 
 impl AdamWStep {
-    fn factors(&self) -> Factors {
+    pub(crate) fn factors(&self) -> Factors {
         let t = i32::try_from(self.step).unwrap_or(i32::MAX);
         Factors {
             root_debt: (1.0 - self.beta2.powi(t)).sqrt(),

@@ -4,6 +4,10 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::check;
+#[cfg(feature = "flex")]
+use crate::flex::{self, Fused};
+#[cfg(feature = "flex")]
+use burn::backend::Dispatch;
 
 /// Heads, scale and what a query may see.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +47,15 @@ pub fn attention(how: &Attention, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> T
     check::same("attention", "k", k.dims(), [b, t, narrow]);
     check::same("attention", "v", v.dims(), [b, t, narrow]);
     assert!(b > 0 && t > 0, "attention: q: expected axes that are not empty, found {:?}", q.dims());
+    #[cfg(feature = "flex")]
+    if flex::serves(&q) {
+        return Tensor::from_dispatch(<Dispatch as Fused>::attention(
+            q.into_dispatch(),
+            k.into_dispatch(),
+            v.into_dispatch(),
+            *how,
+        ));
+    }
     plain(how, q, k, v)
 }
 

@@ -3,6 +3,10 @@
 use burn::tensor::{Int, Tensor};
 
 use crate::check;
+#[cfg(feature = "flex")]
+use crate::flex::{self, Fused};
+#[cfg(feature = "flex")]
+use burn::backend::Dispatch;
 
 /// The row of `weight` for each token.
 ///
@@ -16,6 +20,13 @@ use crate::check;
 #[track_caller]
 pub fn embedding(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
     check::last("embedding", "weight", weight.dims());
+    #[cfg(feature = "flex")]
+    if flex::serves(&weight) {
+        return Tensor::from_dispatch(<Dispatch as Fused>::embedding(
+            weight.into_dispatch(),
+            tokens.into_dispatch(),
+        ));
+    }
     plain(weight, tokens)
 }
 

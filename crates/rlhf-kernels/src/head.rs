@@ -4,6 +4,10 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
 
 use crate::check;
+#[cfg(feature = "flex")]
+use crate::flex::{self, Fused};
+#[cfg(feature = "flex")]
+use burn::backend::Dispatch;
 
 /// From the head's products to logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,6 +16,16 @@ pub struct HeadLogp {
     pub temperature: f64,
     /// `y ← cap · tanh(y / cap)` before that (Gemma 2); absent for none.
     pub softcap: Option<f64>,
+}
+
+/// How the vocabulary lies in the weight.
+#[cfg(feature = "flex")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// `[d, V]`.
+    Columns,
+    /// `[V, d]`.
+    Rows,
 }
 
 impl Default for HeadLogp {
@@ -35,6 +49,16 @@ impl Default for HeadLogp {
 #[track_caller]
 pub fn head_logp(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, how: &HeadLogp) -> Tensor<1> {
     how.check("head_logp", &hidden, weight.dims(), &targets);
+    #[cfg(feature = "flex")]
+    if flex::serves(&hidden) {
+        return Tensor::from_dispatch(<Dispatch as Fused>::head_logp(
+            hidden.into_dispatch(),
+            weight.into_dispatch(),
+            targets.into_dispatch(),
+            *how,
+            Side::Columns,
+        ));
+    }
     plain(hidden.matmul(weight), targets, how)
 }
 
@@ -51,6 +75,16 @@ pub fn head_logp_tied(
 ) -> Tensor<1> {
     let [v, d] = weight.dims();
     how.check("head_logp_tied", &hidden, [d, v], &targets);
+    #[cfg(feature = "flex")]
+    if flex::serves(&hidden) {
+        return Tensor::from_dispatch(<Dispatch as Fused>::head_logp(
+            hidden.into_dispatch(),
+            weight.into_dispatch(),
+            targets.into_dispatch(),
+            *how,
+            Side::Rows,
+        ));
+    }
     plain(hidden.matmul(weight.transpose()), targets, how)
 }
 

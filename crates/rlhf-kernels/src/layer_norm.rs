@@ -3,6 +3,10 @@
 use burn::tensor::Tensor;
 
 use crate::check;
+#[cfg(feature = "flex")]
+use crate::flex::{self, Fused};
+#[cfg(feature = "flex")]
+use burn::backend::Dispatch;
 
 /// `(x − mean x) · weight / √(var x + ε) + bias` on the last axis, with the biased variance (Ba, Kiros
 /// and Hinton, *Layer Normalization*, arXiv:1607.06450, Eq. 4, with an ε). Of the forward pass the
@@ -23,6 +27,15 @@ pub fn layer_norm<const D: usize>(
     let n = check::last("layer_norm", "x", x.dims());
     check::same("layer_norm", "weight", weight.dims(), [n]);
     check::same("layer_norm", "bias", bias.dims(), [n]);
+    #[cfg(feature = "flex")]
+    if flex::serves(&x) {
+        return Tensor::from_dispatch(<Dispatch as Fused>::layer_norm(
+            x.into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+            epsilon as f32,
+        ));
+    }
     plain(x, weight, bias, epsilon)
 }
 

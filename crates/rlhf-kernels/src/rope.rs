@@ -3,6 +3,10 @@
 use burn::tensor::Tensor;
 
 use crate::check;
+#[cfg(feature = "flex")]
+use crate::flex::{self, Fused};
+#[cfg(feature = "flex")]
+use burn::backend::Dispatch;
 
 /// Rotates the first `R` entries of each head by halves and passes the rest (Su et al., *RoFormer*,
 /// arXiv:2104.09864, Eq. 34, in the half-split layout of Hugging Face checkpoints):
@@ -32,6 +36,15 @@ pub fn rope(x: Tensor<3>, heads: usize, cos: Tensor<2>, sin: Tensor<2>) -> Tenso
     assert!(2 * half <= d, "rope: cos: expected at most {} columns for heads of {d}, found {half}", d / 2);
     if half == 0 {
         return x;
+    }
+    #[cfg(feature = "flex")]
+    if flex::serves(&x) {
+        return Tensor::from_dispatch(<Dispatch as Fused>::rope(
+            x.into_dispatch(),
+            cos.into_dispatch(),
+            sin.into_dispatch(),
+            heads,
+        ));
     }
     plain(x, heads, cos, sin)
 }

@@ -83,6 +83,13 @@ impl Batch {
         self.rows.len()
     }
 
+    /// Rows of `hidden [B · T, n]` that predict the targets: `[M, n]`.
+    pub fn scored(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let (m, [_, n]) = (self.n_targets(), hidden.dims());
+        // Rows of a table: unlike `select`, it adds up its gradient in parallel.
+        rlhf_kernels::embedding(hidden, self.positions.clone().reshape([1, m])).reshape([m, n])
+    }
+
     /// One weight a target from one weight a row, as a `[M]` tensor.
     pub fn spread(&self, row_weight: impl Fn(usize) -> f64, device: &Device) -> Tensor<1> {
         let w: Vec<f32> = self.rows.iter().map(|r| row_weight(*r) as f32).collect();

@@ -139,7 +139,7 @@ impl Completions {
     pub fn new(policy: &Decoder, sequences: &[&Sequence], temperature: f64, pad: u32) -> Self {
         let device = policy.device();
         let batch = Batch::new(sequences, pad, 1, &device);
-        let hidden = policy.flat_hidden(batch.tokens).select(0, batch.positions);
+        let hidden = batch.scored(policy.flat_hidden(batch.tokens.clone()));
         let logp = policy.target_logps(hidden.clone(), batch.targets.clone(), temperature);
         let on_graph = device.is_autodiff();
         Self {

@@ -4,7 +4,7 @@
 //! padding out of every real position and no attention mask is needed. Parameters have Llama's
 //! names whatever the family ([`crate::family::Family::disk_name`] has the others).
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rlhf_core::contract::PolicyModel;
 use rlhf_kernels::Activation;
@@ -362,12 +362,15 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let inner = match &self.gate_proj {
-            Some(gate) => {
-                rlhf_kernels::gated(self.activation, gate.forward(x.clone()), self.up_proj.forward(x))
-            }
-            None => rlhf_kernels::activate(self.activation, self.up_proj.forward(x)),
+        let Some(gate) = &self.gate_proj else {
+            return self.down_proj.forward(rlhf_kernels::activate(self.activation, self.up_proj.forward(x)));
         };
-        self.down_proj.forward(inner)
+        let (gate, up, down) = (gate.forward(x.clone()), self.up_proj.forward(x), &self.down_proj);
+        if down.lora.is_some() {
+            return down.forward(rlhf_kernels::gated(self.activation, gate, up));
+        }
+        // What lies between gate and map is not kept for the backward pass.
+        let bias = down.bias.as_ref().map(Param::val);
+        rlhf_kernels::gated_linear(self.activation, gate, up, down.weight.val(), bias)
     }
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use rlhf_kernels::{AdamWState as Buffers, AdamWStep, adamw};
 use serde::{Deserialize, Serialize};
 
 use crate::weights::inner_name;
@@ -71,12 +72,8 @@ impl Grads {
 
     /// `√Σ g²` over every parameter; NaN or infinite if any entry is.
     pub fn global_norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self.by_name.values().map(|g| g.clone().square().sum()).collect();
-        if squares.is_empty() {
-            return 0.0;
-        }
-        let squares = Tensor::cat(squares, 0).into_data().convert::<f64>();
-        squares.as_slice::<f64>().expect("converted to f64").iter().sum::<f64>().sqrt()
+        let all: Vec<Tensor<1>> = self.by_name.values().cloned().collect();
+        rlhf_kernels::sum_of_squares(&all).sqrt()
     }
 
     /// The flattened gradient of one parameter, on the host.
@@ -154,16 +151,16 @@ impl AdamW {
         self.n_steps += 1;
         // torch.nn.utils.clip_grad_norm_ has this 1e-6.
         let scale = (self.config.max_grad_norm / (norm + 1e-6)).min(1.0);
-        let t = i32::try_from(self.n_steps).unwrap_or(i32::MAX);
-        let mut update = Update {
-            path: Vec::new(),
-            grads: grads.by_name,
-            scale,
+        let how = AdamWStep {
             lr,
-            first_debt: 1.0 - self.config.adam_beta1.powi(t),
-            second_debt: 1.0 - self.config.adam_beta2.powi(t),
-            optim: self,
+            beta1: self.config.adam_beta1,
+            beta2: self.config.adam_beta2,
+            epsilon: self.config.adam_epsilon,
+            weight_decay: 0.0,
+            scale,
+            step: self.n_steps,
         };
+        let mut update = Update { path: Vec::new(), grads: grads.by_name, how, optim: self };
         let module = module.map(&mut update);
         (module, norm)
     }
@@ -188,30 +185,22 @@ impl AdamW {
 struct Update<'a> {
     path: Vec<String>,
     grads: BTreeMap<String, Tensor<1>>,
-    scale: f64,
-    lr: f64,
-    first_debt: f64,
-    second_debt: f64,
+    /// Without the decay, which depends on the parameter.
+    how: AdamWStep,
     optim: &'a mut AdamW,
 }
 
 impl Update<'_> {
     fn apply(&mut self, name: String, theta: Tensor<1>, grad: Tensor<1>, decay: f64) -> Tensor<1> {
-        let c = self.optim.config;
-        let g = if self.scale < 1.0 { grad.mul_scalar(self.scale) } else { grad };
-        let squared = g.clone().square().mul_scalar(1.0 - c.adam_beta2);
-        let (first, second) = match self.optim.moments.remove(&name) {
-            Some(m) => (
-                m.first.mul_scalar(c.adam_beta1) + g.mul_scalar(1.0 - c.adam_beta1),
-                m.second.mul_scalar(c.adam_beta2) + squared,
-            ),
-            None => (g.mul_scalar(1.0 - c.adam_beta1), squared),
-        };
-        let root = second.clone().sqrt().div_scalar(self.second_debt.sqrt()).add_scalar(c.adam_epsilon);
-        let delta = first.clone().mul_scalar(self.lr / self.first_debt) / root;
+        let moments = self.optim.moments.remove(&name).unwrap_or_else(|| {
+            let zeros = || Tensor::zeros(theta.shape(), &theta.device());
+            Moments { first: zeros(), second: zeros() }
+        });
+        let how = AdamWStep { weight_decay: decay, ..self.how };
+        let state = Buffers { theta, first: moments.first, second: moments.second };
+        let Buffers { theta, first, second } = adamw(&how, state, grad);
         self.optim.moments.insert(name, Moments { first, second });
-        let theta = if decay > 0.0 { theta.mul_scalar(1.0 - self.lr * decay) } else { theta };
-        theta - delta
+        theta
     }
 }
 

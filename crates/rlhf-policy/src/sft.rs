@@ -1,7 +1,6 @@
 //! Supervised fine-tuning: the gradient of one accumulation window.
 
 use burn::tensor::Tensor;
-use rlhf_core::loss::cross_entropy::cross_entropy;
 
 use crate::batch::{Batch, Sequence};
 use crate::decoder::Decoder;
@@ -32,7 +31,8 @@ pub fn gradients(policy: &Decoder, window: &[&Sequence], micro_batch: usize, pad
 
 /// Cross-entropy of every scored token, `[M]`, in nats.
 pub fn token_losses(policy: &Decoder, batch: &Batch) -> Tensor<1> {
-    cross_entropy(policy.logits_at(batch.tokens.clone(), batch.positions.clone()), batch.targets.clone())
+    let scored = batch.scored(policy.flat_hidden(batch.tokens.clone()));
+    policy.target_logps(scored, batch.targets.clone(), 1.0).neg()
 }
 
 /// Sum of the cross-entropies of all scored tokens and their number: `exp(sum / n)` is the
