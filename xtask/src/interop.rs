@@ -1,34 +1,57 @@
-//! `interop`: saved models in transformers, by `tests/python/check_load.py`.
+//! `interop`: model folders in `rlhf` and in transformers, by the scripts of `tests/python`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::workspace::Workspace;
 use crate::{Outcome, binary, process, usage_error};
 
-/// What the script imports.
-const PACKAGES: &[&str] = &["transformers", "torch", "safetensors", "numpy"];
+/// What the scripts import.
+const PACKAGES: &[&str] = &["transformers", "tokenizers", "torch", "safetensors", "numpy"];
 
 /// torch without CUDA: a tenth of the size of PyPI's wheel.
 const CPU_INDEX: &str = "https://download.pytorch.org/whl/cpu";
 
-/// `interop [--python EXE] MODEL_DIR…`.
+/// `interop [--python EXE] [MODEL_DIR…]`: random models of every family, and the folders given.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Outcome {
     let (python, models) = match arguments {
         [flag, python, models @ ..] if flag == "--python" => (Some(PathBuf::from(python)), models),
         models => (None, models),
     };
-    if models.is_empty() || models.iter().any(|model| model.starts_with('-')) {
-        return Ok(usage_error("interop", "expected the folders of saved models"));
+    if models.iter().any(|model| model.starts_with('-')) {
+        return Ok(usage_error("interop", "expected --python EXE or the folders of saved models"));
     }
     let python = match python {
         Some(python) => python,
         None => environment(&workspace.target().join("interop-venv"))?,
     };
     let rlhf = binary::build(workspace, &[])?;
-    let script = workspace.root().join("tests/python/check_load.py");
-    process::run(Command::new(python).arg(script).arg("--rlhf").arg(rlhf).args(models))?;
+    let made = make_models(workspace, &python)?;
+    let mut check = script(workspace, &python, "check_load.py");
+    process::run(check.arg("--rlhf").arg(rlhf).args(made).args(models))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One of our scripts. What it compares lies on this disk: nothing is asked of a hub.
+fn script(workspace: &Workspace, python: &Path, name: &str) -> Command {
+    let mut command = Command::new(python);
+    command.arg(workspace.root().join("tests/python").join(name)).env("HF_HUB_OFFLINE", "1");
+    command
+}
+
+/// The folders that `make_models.py` fills, sorted.
+fn make_models(workspace: &Workspace, python: &Path) -> Result<Vec<PathBuf>, String> {
+    let folder = workspace.target().join("interop-models");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(|e| format!("removing {}: {e}", folder.display()))?;
+    }
+    process::run(script(workspace, python, "make_models.py").arg(&folder))?;
+    let read = |e: std::io::Error| format!("reading {}: {e}", folder.display());
+    let entries = fs::read_dir(&folder).map_err(read)?;
+    let mut models = entries.map(|e| Ok(e.map_err(read)?.path())).collect::<Result<Vec<_>, String>>()?;
+    models.sort();
+    Ok(models)
 }
 
 /// The Python of a virtual environment with every package, made where it is not there yet.

@@ -84,8 +84,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "interop",
-        arguments: "[--python EXE] MODEL_DIR…",
-        about: "load saved models in transformers and compare logits, rewards, greedy text (needs network once)",
+        arguments: "[--python EXE] [MODEL_DIR…]",
+        about: "compare rlhf with transformers on models of every family, both ways (needs network once)",
         run: interop::run,
     },
     Command {

@@ -84,8 +84,8 @@ impl Decoder {
     /// # Errors
     /// Whatever `source` answers for a tensor it cannot give.
     pub fn build(config: &DecoderConfig, source: &mut Source<'_>, device: &Device) -> Result<Self, Error> {
-        let model = Trunk::build(config, source, device)?;
         let it = config.architecture();
+        // First, while the rest is not there: of all maps it takes most room to turn round.
         let lm_head = match it.head {
             HeadKind::Tied => None,
             HeadKind::Untied => {
@@ -93,6 +93,7 @@ impl Decoder {
                 Some(Projection::build("lm_head", shape, Bias::Without, source, device)?)
             }
         };
+        let model = Trunk::build(config, source, device)?;
         Ok(Self { model, lm_head })
     }
 

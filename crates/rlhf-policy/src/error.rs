@@ -64,6 +64,16 @@ impl Error {
         Self::Config { field: field.into(), expected: expected.into(), found: found.to_string() }
     }
 
+    /// The same error, as one of the file at `path` where it is one of a config's field.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Config { field, expected, found } => {
+                Self::file(path, format!("{field}: expected {expected}, found {found}"))
+            }
+            other => other,
+        }
+    }
+
     /// A file error.
     pub fn file(path: impl AsRef<Path>, what: impl std::fmt::Display) -> Self {
         Self::File { path: path.as_ref().to_owned(), what: what.to_string() }

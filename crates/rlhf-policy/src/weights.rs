@@ -33,14 +33,21 @@ pub fn scratch(
     let one = if config.architecture().norm == NormKind::RmsOffset { 0.0 } else { 1.0 };
     move |name, shape| {
         let n = shape.iter().product();
-        Ok(if name.ends_with("norm.weight") {
-            vec![one; n]
+        let mut values = Vec::new();
+        values.try_reserve_exact(n).map_err(|e| Error::Tensor {
+            name: name.to_owned(),
+            expected: "room in memory".into(),
+            found: format!("{shape:?}: {e}"),
+        })?;
+        if name.ends_with("norm.weight") {
+            values.resize(n, one);
         } else if name.ends_with(".bias") {
-            vec![0.0; n]
+            values.resize(n, 0.0);
         } else {
             let mut rng = stream(seed, &format!("init/{name}"), 0, 0);
-            (0..n).map(|_| (std * normal(&mut rng)) as f32).collect()
-        })
+            values.extend((0..n).map(|_| (std * normal(&mut rng)) as f32));
+        }
+        Ok(values)
     }
 }
 

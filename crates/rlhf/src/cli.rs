@@ -11,6 +11,7 @@ use rlhf::core::host::sampling::Sampling;
 use rlhf::data::{InspectOptions, OnBadRecord, inspect};
 use rlhf::error::Error;
 use rlhf::pipeline::{self, Start};
+use rlhf::policy::hf::{FileType, Saving};
 use rlhf::serve::{self, GenerateOptions};
 use rlhf::{bandit, device, golden, plan};
 
@@ -50,6 +51,8 @@ enum Command {
     Bench(Bench),
     /// A scratch-initialised model folder
     Init(Init),
+    /// Writes a model folder anew, as f32, bf16 or f16, in one file or in shards
+    Convert(Convert),
 }
 
 #[derive(Debug, Args)]
@@ -228,6 +231,29 @@ struct Init {
     device: String,
 }
 
+#[derive(Debug, Args)]
+struct Convert {
+    /// A Hugging Face folder
+    #[arg(long)]
+    model: PathBuf,
+    /// The folder to make
+    #[arg(long)]
+    out: PathBuf,
+    /// f32, bf16 or f16
+    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
+    dtype: FileType,
+    /// Most bytes of one file
+    #[arg(long, default_value_t = Saving::default().max_shard_size)]
+    max_shard_size: u64,
+    /// flex, ndarray, cuda[:N], wgpu
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+fn parse_dtype(text: &str) -> Result<FileType, String> {
+    FileType::of(text).ok_or_else(|| format!("expected f32, bf16 or f16, found {text}"))
+}
+
 fn parse_on_bad(text: &str) -> Result<OnBadRecord, String> {
     match text {
         "fail" => Ok(OnBadRecord::Fail),
@@ -271,6 +297,11 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Bench(a) => run_bench(&a, out)?,
         Command::Init(a) => {
             let dir = serve::init(&a.config, a.seed, &a.out, &device::named(&a.device)?)?;
+            say(out, &[dir.display().to_string()])?;
+        }
+        Command::Convert(a) => {
+            let how = Saving { dtype: a.dtype, max_shard_size: a.max_shard_size };
+            let dir = serve::convert(&a.model, &a.out, &how, &device::named(&a.device)?)?;
             say(out, &[dir.display().to_string()])?;
         }
     }

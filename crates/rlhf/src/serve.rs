@@ -1,92 +1,48 @@
-//! The commands that ask a model folder: logits, completions, scores; and `init`, which makes one.
+//! The commands that ask a model folder: logits, completions, scores; and those that make one: `init`,
+//! `convert`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use rlhf_core::contract::PolicyModel as _;
+use burn::tensor::Device;
 use rlhf_core::host::sampling::Sampling;
 use rlhf_core::rng::stream;
-use rlhf_policy::config::{DecoderConfig, ModelKind};
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::generate::{Finish, Generation, generate};
-use rlhf_policy::hf;
-use rlhf_policy::lora::Merged;
 use rlhf_policy::tokenizer::Tokenizer;
-use rlhf_policy::weights::parameters;
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::Error;
-use crate::pipeline::models::{self, Language, Reads, SavedBag};
+use crate::pipeline::models::Language;
+
+mod folder;
+mod logits;
+mod score;
+
+pub use folder::{convert, init};
+pub use logits::logits;
+pub use score::score;
 
 /// Rows of one forward pass.
 const ROWS: usize = 64;
 
-/// `{"input_ids":[[…]],"attention_mask":[[…]]}`; without a mask every token is real.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogitsInput {
-    input_ids: Vec<Vec<u32>>,
-    #[serde(default)]
-    attention_mask: Option<Vec<Vec<u8>>>,
-}
-
-/// Writes `{"logits":[[[…]]]}`; positions that the mask leaves out are rows of zeros. Padding may
-/// stand on either side of a row.
-///
-/// # Errors
-/// A model folder or an input that cannot be used, logits that are not finite.
-pub fn logits(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
-    let Merged { model: policy, config } = models::open_decoder(model, device)?;
-    let text = fs::read_to_string(input).map_err(|e| Error::io("reading", input, e))?;
-    let given: LogitsInput = serde_json::from_str(&text).map_err(|e| {
-        let expected = "{\"input_ids\":[[…]],\"attention_mask\":[[…]]}";
-        Error::record(input, e.line(), "(file)", expected, e.to_string())
-    })?;
-    if let Some(mask) = given.attention_mask.as_ref().filter(|m| m.len() != given.input_ids.len()) {
-        let expected = format!("{} rows, as input_ids", given.input_ids.len());
-        return Err(Error::record(input, 0, "attention_mask", expected, mask.len().to_string()));
-    }
-    let mut all = Vec::with_capacity(given.input_ids.len());
-    for (i, row) in given.input_ids.iter().enumerate() {
-        let mask = given.attention_mask.as_ref().and_then(|m| m.get(i));
-        if let Some(mask) = mask.filter(|m| m.len() != row.len()) {
-            let found = format!("{} in row {}", mask.len(), i + 1);
-            return Err(Error::record(input, 0, "attention_mask", format!("{} entries", row.len()), found));
-        }
-        let real: Vec<usize> = (0..row.len()).filter(|t| mask.is_none_or(|m| m[*t] != 0)).collect();
-        let ids: Vec<u32> = real.iter().map(|t| row[*t]).collect();
-        check_ids(input, i + 1, &ids, &config)?;
-        let mut rows = vec![vec![0.0f32; config.vocab_size()]; row.len()];
-        if !ids.is_empty() {
-            for (t, values) in real.iter().zip(row_logits(&policy, &ids, device)) {
-                // JSON has no NaN: it would become a null, and the defect the reader's.
-                if let Some(value) = values.iter().find(|v| !v.is_finite()) {
-                    let place = format!("row {}, position {}", i + 1, t + 1);
-                    return Err(not_finite(model, "logits", &place, f64::from(*value)));
-                }
-                rows[*t] = values;
-            }
-        }
-        all.push(rows);
-    }
-    emit(out, &json!({ "logits": all }))
+/// A file's text; bytes that are no UTF-8 are named with their line.
+fn read_text(path: &Path) -> Result<String, Error> {
+    let bytes = fs::read(path).map_err(|e| Error::io("reading", path, e))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let line = 1 + e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+        let byte = e.as_bytes().get(at).copied().unwrap_or_default();
+        Error::record(path, line, "(text)", "UTF-8", format!("the byte 0x{byte:02x}"))
+    })
 }
 
 fn not_finite(model: &Path, what: &str, place: &str, value: f64) -> Error {
     Error::Failed(format!("{}: {what} of {place}: expected finite numbers, found {value}", model.display()))
 }
 
-fn row_logits(policy: &rlhf_policy::decoder::Decoder, ids: &[u32], device: &Device) -> Vec<Vec<f32>> {
-    let tokens: Vec<i64> = ids.iter().map(|t| i64::from(*t)).collect();
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [1, ids.len()]), device);
-    let logits = policy.logits(tokens);
-    let v = logits.dims()[2];
-    let flat: Vec<f32> = logits.into_data().convert::<f32>().iter::<f32>().collect();
-    flat.chunks(v).map(<[f32]>::to_vec).collect()
-}
-
+/// Whether the model has every token and a place for each.
 fn check_ids(input: &Path, row: usize, ids: &[u32], config: &DecoderConfig) -> Result<(), Error> {
     if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size()) {
         let expected = format!("token ids below {}", config.vocab_size());
@@ -117,10 +73,11 @@ pub struct GenerateOptions {
 }
 
 /// Writes one JSON line a completion: `prompt`, `completion`, `token_ids`, `logprobs` (under the
-/// sampling distribution, nats).
+/// sampling distribution, nats). A completion ends with a token of `eos_token_id` in
+/// `generation_config.json`, or else in `config.json`, or else with the tokenizer's end token.
 ///
 /// # Errors
-/// A model folder that cannot be used, a prompt that leaves no room.
+/// A model folder that cannot be used, a prompt that is empty or leaves no room.
 pub fn completions(
     model: &Path,
     prompts: &[String],
@@ -134,7 +91,7 @@ pub fn completions(
         sampling: options.sampling,
         max_completion_length: options.max_new_tokens,
         num_generations: options.num_return_sequences,
-        eos_token_ids: vec![tokenizer.eos()],
+        eos_token_ids: end_tokens(&config, &tokenizer),
         pad_token_id: tokenizer.pad(),
         context_length: config.max_position_embeddings(),
         max_rows: ROWS,
@@ -154,7 +111,13 @@ pub fn completions(
     Ok(())
 }
 
-/// The prompts' tokens, after the token that starts a text; an empty prompt starts from the end token.
+/// The tokens that end a completion.
+fn end_tokens(config: &DecoderConfig, tokenizer: &Tokenizer) -> Vec<u32> {
+    let ids = config.eos_token_ids();
+    if ids.is_empty() { vec![tokenizer.eos()] } else { ids }
+}
+
+/// The prompts' tokens, after the token that starts a text.
 fn prompt_rows(
     prompts: &[String],
     options: &GenerateOptions,
@@ -170,9 +133,10 @@ fn prompt_rows(
         return Err(Error::config("command line", "--num-return-sequences", "at least 1", "0"));
     }
     let rows = prompts.iter().enumerate().map(|(i, prompt)| {
-        let mut ids: Vec<u32> = tokenizer.start().into_iter().chain(tokenizer.encode(prompt)).collect();
+        let ids: Vec<u32> = tokenizer.start().into_iter().chain(tokenizer.encode(prompt)).collect();
         if ids.is_empty() {
-            ids.push(tokenizer.eos());
+            let what = "expected at least one token, found none (the tokenizer puts no start token)";
+            return Err(Error::Failed(format!("prompt {}: {what}", i + 1)));
         }
         if ids.len() > context - new {
             return Err(Error::Failed(format!(
@@ -185,136 +149,4 @@ fn prompt_rows(
         Ok(ids)
     });
     rows.collect()
-}
-
-/// The forms of a line of `rlhf score`.
-const SCORE_FORMS: &str = "{\"text\"}, {\"input_ids\"} or {\"prompt\",\"completion\"}";
-
-/// One record of `rlhf score`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ScoreInput {
-    text: Option<String>,
-    input_ids: Option<Vec<u32>>,
-    prompt: Option<String>,
-    completion: Option<String>,
-}
-
-/// Writes `{"reward": r}` for each line `{"text"}`, `{"input_ids"}` or `{"prompt","completion"}`.
-/// Texts are scored as they stand, without an end token added.
-///
-/// # Errors
-/// A model folder or a line that cannot be used, a reward that is not finite.
-pub fn score(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
-    let given = score_inputs(input)?;
-    let rewards = match SavedBag::load(model)? {
-        Some(saved) => bag_rewards(&saved, input, &given)?,
-        None => classifier_rewards(model, input, &given, device)?,
-    };
-    for (reward, (line, _)) in rewards.into_iter().zip(given) {
-        if !reward.is_finite() {
-            return Err(not_finite(model, "reward", &format!("{}:{line}", input.display()), reward));
-        }
-        emit(out, &json!({ "reward": reward }))?;
-    }
-    Ok(())
-}
-
-/// What a line of `rlhf score` asks.
-enum ToScore {
-    Text(String),
-    Ids(Vec<u32>),
-    Pair { prompt: String, completion: String },
-}
-
-/// The lines of the file, each with its number; a file without one is refused.
-fn score_inputs(input: &Path) -> Result<Vec<(usize, ToScore)>, Error> {
-    let file = fs::File::open(input).map_err(|e| Error::io("opening", input, e))?;
-    let mut all = Vec::new();
-    for (n, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|e| Error::io("reading", input, e))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let wrong = |found: String| Error::record(input, n + 1, "(line)", SCORE_FORMS, found);
-        let given: ScoreInput = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
-        let to_score = match given {
-            ScoreInput { input_ids: Some(ids), text: None, prompt: None, completion: None } => {
-                ToScore::Ids(ids)
-            }
-            ScoreInput { text: Some(text), input_ids: None, prompt: None, completion: None } => {
-                ToScore::Text(text)
-            }
-            ScoreInput {
-                prompt: Some(prompt),
-                completion: Some(completion),
-                text: None,
-                input_ids: None,
-            } => ToScore::Pair { prompt, completion },
-            _ => return Err(wrong(line)),
-        };
-        all.push((n + 1, to_score));
-    }
-    if all.is_empty() {
-        return Err(Error::record(input, 0, "file", "at least one line", "none"));
-    }
-    Ok(all)
-}
-
-/// A bag of words reads a text, or of a prompt and completion what it was fitted on.
-fn bag_rewards(saved: &SavedBag, input: &Path, given: &[(usize, ToScore)]) -> Result<Vec<f64>, Error> {
-    let reward = |(line, to_score): &(usize, ToScore)| match (to_score, saved.reads) {
-        (ToScore::Text(text), _) => Ok(saved.bag.reward(text)),
-        (ToScore::Pair { completion, .. }, Reads::Completion) => Ok(saved.bag.reward(completion)),
-        (ToScore::Pair { prompt, completion }, Reads::Text) => {
-            Ok(saved.bag.reward(&format!("{prompt}{completion}")))
-        }
-        (ToScore::Ids(_), _) => {
-            let expected = "text, which a bag of words reads";
-            Err(Error::record(input, *line, "input_ids", expected, "token ids"))
-        }
-    };
-    given.iter().map(reward).collect()
-}
-
-fn classifier_rewards(
-    model: &Path,
-    input: &Path,
-    given: &[(usize, ToScore)],
-    device: &Device,
-) -> Result<Vec<f64>, Error> {
-    let Merged { model: classifier, config } = models::open_classifier(model, device)?;
-    let tokenizer = models::load_tokenizer(model)?;
-    let mut rows = Vec::with_capacity(given.len());
-    for (line, to_score) in given {
-        let ids = match to_score {
-            ToScore::Ids(ids) => ids.clone(),
-            ToScore::Text(text) => tokenizer.encode(text),
-            ToScore::Pair { prompt, completion } => {
-                [tokenizer.encode(prompt), tokenizer.encode(completion)].concat()
-            }
-        };
-        if ids.is_empty() {
-            return Err(Error::record(input, *line, "(line)", "at least one token", "none"));
-        }
-        check_ids(input, *line, &ids, &config)?;
-        rows.push(ids);
-    }
-    Ok(classifier.score_rows(&rows, tokenizer.pad(), ROWS))
-}
-
-/// Makes a scratch-initialised model folder from a `config.json`.
-///
-/// # Errors
-/// A config that cannot be used, a folder that holds something already.
-pub fn init(config: &Path, seed: u64, dir: &Path, device: &Device) -> Result<PathBuf, Error> {
-    let text = fs::read_to_string(config).map_err(|e| Error::io("reading", config, e))?;
-    let config = DecoderConfig::parse(&text)?;
-    if dir.exists() && fs::read_dir(dir).map_err(|e| Error::io("reading", dir, e))?.next().is_some() {
-        let found = format!("{}, which holds files", dir.display());
-        return Err(Error::config("command line", "--out", "a new or empty folder", found));
-    }
-    let policy = models::scratch_decoder(&config, seed, device)?;
-    hf::save(dir, &config, ModelKind::Causal, &parameters(&policy))?;
-    Ok(dir.to_owned())
 }

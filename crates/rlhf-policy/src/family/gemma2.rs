@@ -39,7 +39,8 @@ fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
 
 /// What Gemma 2 and 3 share.
 pub(super) fn gemma(config: &Fields<'_>) -> Result<Architecture, Error> {
-    let config = &config.with_default("head_dim", 256);
+    let config = &config.with_absent("num_key_value_heads", 4);
+    let config = &config.fields().with_default("head_dim", 256);
     let config = &config.fields();
     let mut it = llama::base(config)?;
     it.norm = NormKind::RmsOffset;

@@ -25,9 +25,9 @@ fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
     it.attention_softcap = config.cap("attn_logit_softcapping", None)?;
     it.logit_softcap = config.cap("final_logit_softcapping", None)?;
     let d = it.head_dim;
-    it.ropes = vec![config.global_rope(d, 1e6)?, config.local_rope(d, 1e4)?];
+    it.ropes = config.gemma3_ropes(d)?;
     let window = config.size_or("sliding_window", 4096)?;
-    let pattern = config.size_or("_sliding_window_pattern", config.size_or("sliding_window_pattern", 6)?)?;
+    let pattern = config.size_or("sliding_window_pattern", config.size_or("_sliding_window_pattern", 6)?)?;
     let types = config.layer_types(it.layers.len())?;
     for (i, layer) in it.layers.iter_mut().enumerate() {
         let slides = types.as_ref().map_or(!(i + 1).is_multiple_of(pattern), |types| types[i].slides());

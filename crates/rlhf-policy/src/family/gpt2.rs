@@ -35,7 +35,9 @@ pub(super) const DESCRIPTION: Description = Description {
 };
 
 fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
-    let renamed = config.renamed(&[
+    // One map makes queries, keys and values: a head of each, as wide as the stream has room for.
+    let plain = config.without(&["num_key_value_heads", "head_dim"]);
+    let renamed = plain.fields().renamed(&[
         ("n_embd", "hidden_size"),
         ("n_head", "num_attention_heads"),
         ("n_layer", "num_hidden_layers"),

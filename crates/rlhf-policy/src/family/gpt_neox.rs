@@ -31,8 +31,9 @@ pub(super) const DESCRIPTION: Description = Description {
 };
 
 fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
-    let sizes = config.sizes()?;
-    let rope = config.partial_rope(sizes.head_dim, 0.25)?;
+    // One map makes queries, keys and values: a head of each, as wide as the stream has room for.
+    let sizes = config.without(&["num_key_value_heads", "head_dim"]).sizes()?;
+    let rope = config.partial_rope(sizes.head_dim)?;
     let layer = LayerPlan { window: None, rope: Some(0), scale: 1.0 / (sizes.head_dim as f64).sqrt() };
     let attention_bias = Bias::when(config.flag("attention_bias", true)?);
     let parallel = config.flag("use_parallel_residual", true)?;

@@ -31,11 +31,12 @@ fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
 /// What the Llama-like families share: everything but biases, windows and norms of queries.
 pub(super) fn base(config: &Fields<'_>) -> Result<Architecture, Error> {
     let sizes = config.sizes()?;
-    let rope = config.rope(sizes.head_dim, sizes.head_dim)?;
+    // Without a block nothing turns, and a head may be of any width.
+    let ropes = if sizes.num_hidden_layers == 0 { Vec::new() } else { vec![config.rope(sizes.head_dim)?] };
     let scale = 1.0 / (sizes.head_dim as f64).sqrt();
     let layer = LayerPlan { window: None, rope: Some(0), scale };
     Ok(Architecture {
-        ropes: vec![rope],
+        ropes,
         padding: config.token("pad_token_id"),
         layers: vec![layer; sizes.num_hidden_layers],
         activation: config.activation("hidden_act", "silu")?,

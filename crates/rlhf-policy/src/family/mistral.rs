@@ -16,6 +16,8 @@ pub(super) const DESCRIPTION: Description = Description {
 };
 
 fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
+    let config = &config.with_absent("num_key_value_heads", 8);
+    let config = &config.fields();
     let mut it = llama::base(config)?;
     // `transformers` has 4096 where the key is absent and no window where it is null.
     let window =

@@ -17,6 +17,8 @@ pub(super) const DESCRIPTION: Description = Description {
 };
 
 fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
+    let config = &config.with_absent("num_key_value_heads", 32);
+    let config = &config.fields();
     let mut it = llama::base(config)?;
     it.qkv_bias = Bias::With;
     windows(config, &mut it)?;

@@ -16,6 +16,9 @@ pub(super) const DESCRIPTION: Description = Description {
 };
 
 fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
+    let config = &config.with_absent("num_key_value_heads", 32);
+    let config = &config.fields().with_default("head_dim", 128);
+    let config = &config.fields();
     let mut it = llama::base(config)?;
     it.qk_norm = QkNorm::Head;
     let attention_bias = Bias::when(config.flag("attention_bias", false)?);

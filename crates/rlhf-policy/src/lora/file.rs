@@ -1,14 +1,11 @@
 //! `adapter_model.safetensors`: PEFT's names of adapters, in and out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
-use safetensors::tensor::{SafeTensors, TensorView};
+use std::path::Path;
 
 use crate::error::Error;
 use crate::family::Family;
-use crate::hf;
+use crate::hf::TensorFile;
 use crate::lora::sites::Role;
 
 /// The file of tensors in an adapter's folder.
@@ -54,21 +51,12 @@ pub(crate) fn key(family: Family, name: &str, role: Role, part: Part) -> String 
     format!("{PREFIX}{}.{end}", module_name(family, name))
 }
 
-/// A tensor of a file.
-#[derive(Debug)]
-struct Entry {
-    /// Its name there.
-    name: String,
-    shape: Vec<usize>,
-}
-
 /// A file of adapters, mapped into memory.
 #[derive(Debug)]
 pub(crate) struct AdapterFile {
-    path: PathBuf,
-    map: Mmap,
-    /// By the name that is asked for.
-    entries: BTreeMap<String, Entry>,
+    file: TensorFile,
+    /// From the name that is asked for to the one in the file.
+    entries: BTreeMap<String, String>,
     asked: BTreeSet<String>,
 }
 
@@ -82,43 +70,41 @@ impl AdapterFile {
                 "expected safetensors, found adapter_model.bin (a pickle, which can run code; save it anew)";
             return Err(Error::file(&path, what));
         }
-        let map = hf::map(&path)?;
-        let tensors = SafeTensors::deserialize(&map).map_err(|e| Error::file(&path, e))?;
+        let file = TensorFile::open(&path)?;
         let old = format!("{PREFIX}{}.", family.disk_name("lm_head"));
-        let entry = |(name, view): (&str, TensorView<'_>)| {
+        let entry = |name: &str| {
             let renamed = name.strip_prefix(&old).map(|part| format!("{PREFIX}lm_head.{part}"));
-            let asked = renamed.filter(|new| tensors.tensor(new).is_err()).unwrap_or_else(|| name.to_owned());
-            (asked, Entry { name: name.to_owned(), shape: view.shape().to_vec() })
+            let asked = renamed.filter(|new| file.shape(new).is_none()).unwrap_or_else(|| name.to_owned());
+            (asked, name.to_owned())
         };
-        let entries = tensors.iter().map(entry).collect();
-        Ok(Self { path, map, entries, asked: BTreeSet::new() })
+        let entries = file.names().map(entry).collect();
+        Ok(Self { file, entries, asked: BTreeSet::new() })
     }
 
     /// Whether the head stands there under an older name.
     pub(crate) fn has_old_head(&self) -> bool {
-        self.entries.iter().any(|(asked, entry)| *asked != entry.name)
+        self.entries.iter().any(|(asked, name)| asked != name)
     }
 
     /// The shape of a tensor, where there is one of this name.
     pub(crate) fn shape(&self, key: &str) -> Option<&[usize]> {
-        self.entries.get(key).map(|entry| entry.shape.as_slice())
+        self.file.shape(self.entries.get(key)?)
     }
 
     /// The tensor of this name, which must have this shape, as `f32`.
     pub(crate) fn tensor(&mut self, key: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         let refuse = |found: String| Error::Tensor {
             name: key.to_owned(),
-            expected: format!("{shape:?} in {}", self.path.display()),
+            expected: format!("{shape:?} in {}", self.file.path().display()),
             found,
         };
-        let entry = match self.entries.get(key) {
-            Some(entry) if entry.shape == shape => entry,
-            Some(entry) => return Err(refuse(format!("{:?}", entry.shape))),
+        match self.shape(key) {
+            Some(found) if found == shape => {}
+            Some(found) => return Err(refuse(format!("{found:?}"))),
             None => return Err(refuse("nothing".to_owned())),
-        };
+        }
         self.asked.insert(key.to_owned());
-        let tensors = SafeTensors::deserialize(&self.map).map_err(|e| Error::file(&self.path, e))?;
-        hf::decoded(key, &tensors.tensor(&entry.name).map_err(|e| Error::file(&self.path, e))?)
+        self.file.floats(self.entries.get(key).map_or(key, String::as_str))
     }
 
     /// Checks a frozen weight that the file has a copy of: the base must be the one the adapter was made
@@ -135,7 +121,7 @@ impl AdapterFile {
             Some(i) => Err(Error::Tensor {
                 name: key.to_owned(),
                 expected: format!("the base model's weights ({} at place {i})", base[i]),
-                found: format!("{} in {}: an adapter of another base", copy[i], self.path.display()),
+                found: format!("{} in {}: an adapter of another base", copy[i], self.file.path().display()),
             }),
         }
     }
@@ -148,7 +134,7 @@ impl AdapterFile {
             Some(name) => Err(Error::Tensor {
                 name: (*name).clone(),
                 expected: "a tensor of the adapters that adapter_config.json names".into(),
-                found: format!("another, in {} ({} such)", self.path.display(), left.len()),
+                found: format!("another, in {} ({} such)", self.file.path().display(), left.len()),
             }),
         }
     }

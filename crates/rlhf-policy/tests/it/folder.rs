@@ -8,7 +8,10 @@ use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::error::Error;
-use rlhf_policy::hf::{Checkpoint, INDEX_FILE, MODEL_FILE, deserialize, save, serialize};
+use rlhf_policy::hf::{
+    Checkpoint, FileType, INDEX_FILE, MODEL_FILE, Saving, TensorFile, deserialize, save, save_as, serialize,
+};
+use rlhf_policy::rope::{Rope, RopeScaling};
 use rlhf_policy::weights::{HostTensor, parameters};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -115,7 +118,18 @@ fn another_type_is_named() {
     let view = TensorView::new(Dtype::I64, vec![32, 16], &data).expect("fills its shape");
     let file = safetensors::serialize(vec![("model.embed_tokens.weight", view)], None).expect("serialises");
     fs::write(dir.path().join(MODEL_FILE), file).expect("written");
-    assert_eq!(refused(dir.path()), "tensor model.embed_tokens.weight: expected F32, BF16 or F16, found I64");
+    let place = dir.path().join(MODEL_FILE);
+    // The head is asked for first, and is not there.
+    let with_a_head = with(&small(), &json!({"tie_word_embeddings": true}));
+    fs::write(dir.path().join("config.json"), serde_json::to_string(with_a_head.raw()).expect("JSON"))
+        .expect("written");
+    assert_eq!(
+        refused(dir.path()),
+        format!(
+            "tensor model.embed_tokens.weight: expected F32, BF16 or F16 in {}, found I64",
+            place.display()
+        )
+    );
 }
 
 /// The same parameters in two shards with an index.
@@ -149,7 +163,17 @@ fn a_missing_shard_and_a_broken_index_are_named() {
     fs::remove_file(&shard).expect("there");
     assert!(refused(dir.path()).starts_with(&format!("{}: opening: ", shard.display())));
     let index = dir.path().join(INDEX_FILE);
-    for (text, what) in [("{}", "weight_map: expected"), ("{", "EOF")] {
+    let outside = r#"{"weight_map":{"a":"../model.safetensors"}}"#;
+    let number = r#"{"weight_map":{"a":3}}"#;
+    for (text, what) in [
+        ("{}", "weight_map: expected"),
+        (r#"{"weight_map":{}}"#, "weight_map: expected"),
+        (r#"{"weight_map":[]}"#, "weight_map: expected"),
+        ("[]", "weight_map: expected"),
+        ("{", "EOF"),
+        (outside, "weight_map.a: expected the name of a file in this folder, found \"../model.safetensors\""),
+        (number, "weight_map.a: expected the name of a file in this folder, found 3"),
+    ] {
         fs::write(&index, text).expect("written");
         let found = refused(dir.path());
         assert!(found.starts_with(&format!("{}: ", index.display())) && found.contains(what), "{found}");
@@ -229,7 +253,7 @@ fn a_missing_file_and_a_missing_folder_are_named() {
     assert!(refused(&nowhere).starts_with(&format!("{}: reading: ", nowhere.join("config.json").display())));
     fs::write(dir.path().join("config.json"), r#"{"model_type":"llama"}"#).expect("written");
     let found = refused(dir.path());
-    assert!(found.contains("config.json") && found.contains("vocab_size"), "{found}");
+    assert!(found.contains("config.json: hidden_size: expected"), "{found}");
 }
 
 #[test]
@@ -249,7 +273,9 @@ fn keys_unknown_here_survive_and_settings_are_not_invented() {
     assert!(after.get("num_key_value_heads").is_none() && after.get("head_dim").is_none());
     assert_eq!(after["architectures"], json!(["LlamaForCausalLM"]));
     let again = DecoderConfig::load(dir.path()).expect("valid");
-    assert_eq!((again.rope_theta(), again.kv_heads(), again.head_dim()), (5e5, 4, 4));
+    let it = again.architecture();
+    assert_eq!(it.ropes, [Rope::new(4, 5e5, RopeScaling::Default)]);
+    assert_eq!((it.num_key_value_heads, it.head_dim), (4, 4));
     let generation = json_of(&dir.path().join("generation_config.json"));
     assert_eq!(generation, json!({"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0}));
 }
@@ -263,4 +289,206 @@ fn the_type_in_the_config_is_the_type_in_the_file() {
     let after = json_of(&dir.path().join("config.json"));
     assert_eq!(after["dtype"], json!("float32"));
     assert!(after.get("torch_dtype").is_none_or(|v| *v == json!("float32")), "{after}");
+}
+
+/// A safetensors file with this header before so many bytes of data.
+fn with_header(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+#[test]
+fn a_header_that_lies_is_named_with_the_tensor_and_both_numbers() {
+    let entry = |dtype: &str, shape: &str, begin: &str, end: &str| {
+        format!("{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[{begin},{end}]}}")
+    };
+    let one = |e: String| format!("{{\"a\":{e}}}");
+    let two = |a: String, b: String| format!("{{\"a\":{a},\"b\":{b}}}");
+    let f = |begin: &str, end: &str| entry("F32", "[2]", begin, end);
+    let big = "18446744073709551615";
+    let within = "tensor a: data_offsets: expected a range within the file's 8 bytes of data, found ";
+    let cases = [
+        (one(f("0", "9")), format!("{within}[0, 9]")),
+        (one(f("8", "0")), format!("{within}[8, 0]")),
+        (one(f("0", big)), format!("{within}[0, {big}]")),
+        (one(f(big, big)), format!("{within}[{big}, {big}]")),
+        (one(f("0", "4")), "tensor a: data_offsets: expected the bytes of F32 [2], found 4".into()),
+        (one(entry("F16", "[2]", "0", "8")), "expected the bytes of F16 [2], found 8".into()),
+        (
+            one(entry("F32", "[4294967296,4294967296]", "0", "8")),
+            "tensor a: shape: expected a size that fits the file, found [4294967296, 4294967296]".into(),
+        ),
+        (one(entry("F32", &format!("[{big}]"), "0", "8")), "expected the bytes of F32".into()),
+        (one(entry("F32", "[-2]", "0", "8")), "header: expected a JSON object".into()),
+        (one(entry("F32", "2", "0", "8")), "header: expected a JSON object".into()),
+        (one(f("-1", "8")), "header: expected a JSON object".into()),
+        (one("7".into()), "header: expected a JSON object".into()),
+        ("[]".into(), "header: expected a JSON object".into()),
+        ("".into(), "header: expected a JSON object".into()),
+        ("{}".into(), "data: expected 0 bytes, found 8".into()),
+        (
+            two(entry("F16", "[2]", "0", "4"), entry("F16", "[2]", "2", "6")),
+            "tensor b: data_offsets: expected to begin at 4, found 2".into(),
+        ),
+        (
+            two(entry("F16", "[1]", "0", "2"), entry("F16", "[2]", "4", "8")),
+            "tensor b: data_offsets: expected to begin at 2, found 4".into(),
+        ),
+        (
+            two(entry("F16", "[1]", "0", "2"), entry("F16", "[1]", "2", "4")),
+            "data: expected 4 bytes, found 8".into(),
+        ),
+        (format!("{{\"a\":{},\"a\":{}}}", f("0", "8"), f("0", "8")), "found the tensor a twice".into()),
+    ];
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join(MODEL_FILE);
+    for (header, what) in cases {
+        let bytes = with_header(&header, 8);
+        fs::write(&path, &bytes).expect("written");
+        let found = TensorFile::open(&path).expect_err("refused").to_string();
+        assert!(found.starts_with(&format!("{}: ", path.display())), "{header}: {found}");
+        assert!(found.contains(&what), "{header}: {found}");
+        assert!(deserialize(&bytes).is_err(), "{header}");
+    }
+    let mut right = with_header(&one(f("0", "8")), 8);
+    fs::write(&path, &right).expect("written");
+    assert_eq!(TensorFile::open(&path).expect("opens").floats("a").expect("f32"), [0.0; 2]);
+    for length in [u64::MAX, 1 << 62, 100_000_001, 1 << 20] {
+        right[..8].copy_from_slice(&length.to_le_bytes());
+        fs::write(&path, &right).expect("written");
+        let found = TensorFile::open(&path).expect_err("refused").to_string();
+        assert!(found.contains("header length: expected at most "), "{found}");
+        assert!(found.ends_with(&format!("found {length}")), "{found}");
+    }
+}
+
+#[test]
+fn a_type_without_floats_is_named_only_when_it_is_asked_for() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join(MODEL_FILE);
+    for dtype in ["I64", "F8_E4M3", "F64", "BOOL", "Q4_0"] {
+        let size = match dtype {
+            "I64" | "F64" => 16,
+            _ => 2,
+        };
+        let header = format!("{{\"a\":{{\"dtype\":\"{dtype}\",\"shape\":[2],\"data_offsets\":[0,{size}]}}}}");
+        fs::write(&path, with_header(&header, size)).expect("written");
+        let file = TensorFile::open(&path).expect("opens");
+        let found = file.floats("a").expect_err("refused").to_string();
+        let expected = format!("tensor a: expected F32, BF16 or F16 in {}, found {dtype}", path.display());
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn an_index_that_contradicts_its_shards_is_named() {
+    let (dir, _) = sharded();
+    let index = dir.path().join(INDEX_FILE);
+    let mut value = json_of(&index);
+    let (name, first) = ("model.norm.weight", "model-00001-of-00002.safetensors");
+    let other = if value["weight_map"][name] == first { "model-00002-of-00002.safetensors" } else { first };
+    value["weight_map"][name] = json!(other);
+    fs::write(&index, value.to_string()).expect("written");
+    let what = format!("weight_map.{name}: expected a tensor of {other}, found none of this name");
+    assert_eq!(refused(dir.path()), format!("{}: {what}", index.display()));
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_named_with_both() {
+    let (dir, all) = sharded();
+    let shards = [1, 2].map(|i| dir.path().join(format!("model-0000{i}-of-00002.safetensors")));
+    fs::write(&shards[0], serialize(&all).expect("fits")).expect("written");
+    let found = refused(dir.path());
+    let second = deserialize(&fs::read(&shards[1]).expect("readable")).expect("f32");
+    let name = second.keys().next().expect("one").clone();
+    let [a, b] = shards.map(|path| path.display().to_string());
+    assert!(found.contains(": expected one file that holds it, found two: "), "{found}");
+    assert!(found.contains(&a) && found.contains(&b), "{found}");
+    assert!(second.keys().any(|n| found.starts_with(&format!("tensor {n}: "))), "{found}, as {name}");
+}
+
+#[test]
+fn a_later_save_leaves_no_weights_of_an_earlier_one() {
+    let dir = TempDir::new().expect("a folder");
+    let names = || -> Vec<String> {
+        let mut all: Vec<String> = fs::read_dir(dir.path())
+            .expect("a folder")
+            .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+            .filter(|n| n.contains("safetensors"))
+            .collect();
+        all.sort();
+        all
+    };
+    let write = |max_shard_size| {
+        let how = Saving { dtype: FileType::F32, max_shard_size };
+        save_as(dir.path(), &small(), ModelKind::Causal, &some(), &how).expect("written");
+        assert_eq!(parameters(&load(dir.path()).expect("loads")), some());
+    };
+    write(u64::MAX);
+    assert_eq!(names(), [MODEL_FILE]);
+    write(8000);
+    let many = names();
+    assert!(many.len() > 3 && many.contains(&INDEX_FILE.to_owned()), "{many:?}");
+    let index = json_of(&dir.path().join(INDEX_FILE));
+    let bytes: usize = some().values().map(|t| 4 * t.data.len()).sum();
+    assert_eq!(index["metadata"]["total_size"], json!(bytes));
+    write(12_000);
+    assert!(names().len() < many.len() && names().len() > 2, "{:?}", names());
+    write(u64::MAX);
+    assert_eq!(names(), [MODEL_FILE]);
+}
+
+#[test]
+fn a_generation_config_is_kept_whole() {
+    let dir = written(&some());
+    let generation =
+        json!({"eos_token_id": [1, 7], "temperature": 0.6, "do_sample": true, "my": {"key": [1]}});
+    fs::write(dir.path().join("generation_config.json"), generation.to_string()).expect("written");
+    let config = DecoderConfig::load(dir.path()).expect("valid");
+    assert_eq!(config.eos_token_ids(), [1, 7]);
+    // A change of the config leaves it in place.
+    let config = config.with("rms_norm_eps", 1e-5).expect("valid");
+    let copy = TempDir::new().expect("a folder");
+    save(copy.path(), &config, ModelKind::Causal, &some()).expect("written");
+    assert_eq!(json_of(&copy.path().join("generation_config.json")), generation);
+    let path = dir.path().join("generation_config.json");
+    for (text, what) in [
+        (r#"{"eos_token_id":"</s>"}"#, "eos_token_id: expected a token id or a list of them, found \"</s>\""),
+        (r#"{"eos_token_id":[1,2.5]}"#, "eos_token_id: expected a token id or a list of them, found [1,2.5]"),
+        ("[]", "(file): expected a JSON object"),
+    ] {
+        fs::write(&path, text).expect("written");
+        let found = DecoderConfig::load(dir.path()).expect_err("refused").to_string();
+        assert!(found.starts_with(&format!("{}: {what}", path.display())), "{found}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_named_with_their_line() {
+    let dir = written(&some());
+    for name in ["config.json", "generation_config.json"] {
+        let path = dir.path().join(name);
+        let before = fs::read(&path).expect("readable");
+        fs::write(&path, b"{\n\"model_type\":\n\"\xff\"}").expect("written");
+        let found = refused(dir.path());
+        let expected = "line 3: expected UTF-8 text, found the byte 0xff";
+        assert_eq!(found, format!("{}: {expected}", path.display()));
+        fs::write(&path, before).expect("written");
+    }
+}
+
+#[test]
+fn labels_keep_their_names_where_there_are_as_many() {
+    let names = json!({"0": "bad", "1": "good"});
+    let of = json!({"bad": 0, "good": 1});
+    let config = with(&small(), &json!({"id2label": names, "label2id": of}));
+    let dir = TempDir::new().expect("a folder");
+    let saved = |labels: usize| {
+        save(dir.path(), &config, ModelKind::Classifier { labels }, &Parameters::new()).expect("written");
+        json_of(&dir.path().join("config.json"))
+    };
+    assert_eq!((&saved(2)["id2label"], &saved(2)["label2id"]), (&names, &of));
+    assert_eq!(saved(3)["id2label"], json!({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}));
 }

@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rlhf_core::contract::PolicyModel;
 use rlhf_core::host::sampling::Sampling;
 use rlhf_core::rng::stream;
 use rlhf_policy::batch::{Batch, Sequence};
 use rlhf_policy::classifier::Classifier;
-use rlhf_policy::config::DecoderConfig;
+use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::{Finish, Generation, generate};
 use rlhf_policy::hf::Checkpoint;
@@ -80,20 +80,37 @@ impl Expected {
     }
 }
 
-fn causal(dir: &Path) -> Decoder {
+fn causal(dir: &Path, device: &Device) -> Decoder {
     let config = DecoderConfig::load(dir).expect("config");
     let mut checkpoint = Checkpoint::open(dir, config.family()).expect("safetensors");
-    let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
+    let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), device).expect("built");
     checkpoint.finish().expect("nothing left over");
     model
 }
 
-const CAUSAL: [&str; 2] = ["llama", "llama3_rope_tied"];
+const CAUSAL: [&str; 9] =
+    ["llama", "llama3_rope_tied", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma2", "gemma3"];
+
+/// Calls `check` with every golden language model on every CPU device.
+fn each(check: impl Fn(&str, &Decoder, &Expected, &Device)) {
+    for name in CAUSAL {
+        let Some(dir) = folder(name) else { continue };
+        let expected = Expected::open(&dir);
+        for device in devices() {
+            check(&format!("{name} on {device:?}"), &causal(&dir, &device), &expected, &device);
+        }
+    }
+}
+
+/// The logits of a whole right-padded batch, `[B, T, V]` flat.
+fn batch_logits(model: &Decoder, tokens: Vec<i64>, shape: [usize; 2], device: &Device) -> Vec<f64> {
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), device);
+    model.logits(tokens).into_data().convert::<f64>().try_into_vec().expect("f64")
+}
 
 #[test]
 fn logits_equal_those_of_transformers_at_every_real_position() {
-    for dir in CAUSAL.iter().filter_map(|name| folder(name)) {
-        let (model, expected) = (causal(&dir), Expected::open(&dir));
+    each(|name, model, expected, device| {
         let (padded, lengths) = (expected.padded("input_ids_right"), expected.lengths());
         let (b, t) = (lengths.len(), padded.len() / lengths.len());
         // Another token than 0 stands in the padding: what is there must not matter.
@@ -102,50 +119,63 @@ fn logits_equal_those_of_transformers_at_every_real_position() {
             .enumerate()
             .map(|(i, x)| if i % t < lengths[i / t] { i64::from(*x) } else { (i % 300) as i64 })
             .collect();
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(filled, [b, t]), &devices()[0]);
-        let found = model.logits(tokens);
-        let v = found.dims()[2];
-        let found: Vec<f64> = found.into_data().convert::<f64>().try_into_vec().expect("f64");
+        let found = batch_logits(model, filled, [b, t], device);
+        let v = found.len() / (b * t);
         let (right, left) = (expected.floats("logits_right"), expected.floats("logits_left"));
+        let mut worst = 0.0f64;
         for (row, n) in lengths.iter().enumerate() {
             for i in 0..n * v {
                 let ours = found[row * t * v + i];
-                close("right", ours, right[row * t * v + i], TOLERANCE);
-                close("left", ours, left[(row * t + t - n) * v + i], TOLERANCE);
+                worst = worst.max((ours - right[row * t * v + i]).abs());
+                worst = worst.max((ours - left[(row * t + t - n) * v + i]).abs());
             }
         }
-    }
+        eprintln!("{name}: logits differ by at most {worst:.1e}");
+        close(name, worst, 0.0, TOLERANCE);
+    });
+}
+
+/// −∑ p log p of one row of logits, in nats.
+fn entropy(logits: &[f64]) -> f64 {
+    let top = logits.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+    let z: f64 = logits.iter().map(|x| (x - top).exp()).sum();
+    logits.iter().map(|x| (x - top).exp() / z * (z.ln() - (x - top))).sum()
 }
 
 #[test]
-fn token_log_probabilities_and_their_sums_equal_trls() {
-    for dir in CAUSAL.iter().filter_map(|name| folder(name)) {
-        let (model, expected) = (causal(&dir), Expected::open(&dir));
-        let sequences: Vec<Sequence> = expected.rows().iter().map(|r| Sequence::new(&[], r)).collect();
-        let batch = Batch::new(&sequences.iter().collect::<Vec<_>>(), 0, 1, &devices()[0]);
+fn token_log_probabilities_entropies_and_their_sums_equal_trls() {
+    each(|name, model, expected, device| {
+        let rows = expected.rows();
+        let sequences: Vec<Sequence> = rows.iter().map(|r| Sequence::new(&[], r)).collect();
+        let batch = Batch::new(&sequences.iter().collect::<Vec<_>>(), 0, 1, device);
         let losses: Vec<f64> =
-            token_losses(&model, &batch).into_data().convert::<f64>().try_into_vec().expect("f64");
-        let fused = expected.floats("fused_log_probs");
+            token_losses(model, &batch).into_data().convert::<f64>().try_into_vec().expect("f64");
+        let (fused, entropies) = (expected.floats("fused_log_probs"), expected.floats("fused_entropy"));
         let (lengths, sums) = (expected.lengths(), expected.list(&["sequence_logps"]));
+        let entropy_sums = expected.list(&["entropy_sum"]);
         let width = fused.len() / lengths.len();
         let mut at = 0;
         for (row, n) in lengths.iter().enumerate() {
             let mine = &losses[at..at + n - 1];
             at += n - 1;
             for (i, loss) in mine.iter().enumerate() {
-                close("token", -loss, fused[row * width + i], TOLERANCE);
+                close(name, -loss, fused[row * width + i], TOLERANCE);
             }
-            // Up to 15 tokens are summed, and the sum is printed to seven digits.
-            close("sum", -mine.iter().sum::<f64>(), sums[row], 5e-4);
+            let spread: Vec<f64> = logits(model, &rows[row], device).iter().map(|x| entropy(x)).collect();
+            for (i, e) in spread[..n - 1].iter().enumerate() {
+                close(name, *e, entropies[row * width + i], TOLERANCE);
+            }
+            // Up to 15 tokens are summed, and the sums are printed to seven digits.
+            close(name, -mine.iter().sum::<f64>(), sums[row], 5e-4);
+            close(name, spread[..n - 1].iter().sum(), entropy_sums[row], 5e-4);
         }
         assert_eq!(at, losses.len(), "every token but the first of each row is scored");
-    }
+    });
 }
 
 #[test]
 fn greedy_continuations_equal_those_of_transformers() {
-    for dir in CAUSAL.iter().filter_map(|name| folder(name)) {
-        let (model, expected) = (causal(&dir), Expected::open(&dir));
+    each(|name, model, expected, device| {
         let how = |eos: Vec<u32>| Generation {
             sampling: Sampling { temperature: 0.0, ..Sampling::plain() },
             max_completion_length: 20,
@@ -156,39 +186,42 @@ fn greedy_continuations_equal_those_of_transformers() {
             max_rows: 8,
         };
         let random = |p: usize, s: usize| stream(0, "greedy", p as u64, s as u64);
-        let run = |eos| generate(&model, &expected.rows(), &how(eos), &random, &devices()[0]).expect("runs");
+        let run = |eos| generate(model, &expected.rows(), &how(eos), &random, device).expect("runs");
         let found: Vec<Vec<u32>> = run(vec![]).into_iter().map(|r| r.tokens).collect();
-        assert_eq!(found, expected.tokens("greedy"), "{}", dir.display());
+        assert_eq!(found, expected.tokens("greedy"), "{name}");
         if expected.json["greedy_with_eos"].is_null() {
-            continue;
+            return;
         }
         let eos = expected.json["greedy_with_eos"]["eos_token_id"].as_u64().expect("a token") as u32;
         for (r, padded) in run(vec![eos]).iter().zip(expected.tokens("greedy_with_eos")) {
             // transformers pads behind the end token with 0; here the row ends.
             let end = padded.iter().position(|t| *t == eos).map_or(padded.len(), |i| i + 1);
-            assert_eq!(r.tokens, padded[..end]);
-            assert_eq!(r.finish == Finish::Eos, padded[..end].ends_with(&[eos]));
+            assert_eq!(r.tokens, padded[..end], "{name}");
+            assert_eq!(r.finish == Finish::Eos, padded[..end].ends_with(&[eos]), "{name}");
         }
-    }
+    });
 }
 
 #[test]
 fn reward_scores_equal_those_of_transformers() {
     let Some(dir) = folder("llama_reward") else { return };
     let config = DecoderConfig::load(&dir).expect("config");
-    let mut checkpoint = Checkpoint::open(&dir, config.family()).expect("safetensors");
-    let model =
-        Classifier::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0]).expect("built");
-    checkpoint.finish().expect("nothing left over");
+    assert_eq!(config.kind(), ModelKind::REWARD);
     let expected = Expected::open(&dir);
     let rows = expected.rows();
-    for (found, score) in model.score_rows(&rows, 0, 3).iter().zip(expected.list(&["scores_right"])) {
-        close("score", *found, score, TOLERANCE);
-    }
-    let refs: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-    let batch: Vec<f64> = model.scores(&refs, 7).into_data().convert::<f64>().try_into_vec().expect("f64");
-    for (found, score) in batch.iter().zip(expected.list(&["scores_left"])) {
-        close("score", *found, score, TOLERANCE);
+    for device in devices() {
+        let mut checkpoint = Checkpoint::open(&dir, config.family()).expect("safetensors");
+        let model = Classifier::build(&config, &mut |n, s| checkpoint.tensor(n, s), &device).expect("built");
+        checkpoint.finish().expect("nothing left over");
+        for (found, score) in model.score_rows(&rows, 0, 3).iter().zip(expected.list(&["scores_right"])) {
+            close("score", *found, score, TOLERANCE);
+        }
+        let refs: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let batch: Vec<f64> =
+            model.scores(&refs, 7).into_data().convert::<f64>().try_into_vec().expect("f64");
+        for (found, score) in batch.iter().zip(expected.list(&["scores_left"])) {
+            close("score", *found, score, TOLERANCE);
+        }
     }
 }
 

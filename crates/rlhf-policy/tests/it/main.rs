@@ -8,6 +8,7 @@ mod golden;
 mod learning;
 mod lora;
 mod lora_golden;
+mod models;
 mod robust;
 mod scores;
 mod scratch;

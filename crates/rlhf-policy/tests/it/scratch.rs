@@ -3,7 +3,9 @@
 use rlhf_policy::hf::serialize;
 use rlhf_policy::weights::{HostTensor, parameters, replaced, scratch};
 
-use crate::support::{classifier, close, decoder, devices, small};
+use serde_json::json;
+
+use crate::support::{classifier, close, decoder, devices, small, with};
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
@@ -15,9 +17,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
 #[test]
 fn a_tensor_does_not_depend_on_the_others() {
     let device = devices()[0].clone();
-    let mut deeper = small();
-    deeper.num_hidden_layers = 4;
-    deeper.tie_word_embeddings = true;
+    let deeper = with(&small(), &json!({"num_hidden_layers": 4, "tie_word_embeddings": true}));
     let (a, b) = (parameters(&decoder(&small(), 7, &device)), parameters(&decoder(&deeper, 7, &device)));
     let shared: Vec<&String> = a.keys().filter(|n| b.contains_key(*n)).collect();
     assert_eq!(shared.len(), a.len() - 1, "all but lm_head.weight");
@@ -31,7 +31,7 @@ fn a_tensor_does_not_depend_on_the_others() {
 
 #[test]
 fn weights_are_normal_norms_one_and_biases_zero() {
-    let mut source = scratch(3, 0.02);
+    let mut source = scratch(3, &with(&small(), &json!({"initializer_range": 0.02})));
     let n = 40_000usize;
     let w: Vec<f64> =
         source("a.weight", &[200, 200]).expect("given").iter().map(|x| f64::from(*x) / 0.02).collect();

@@ -27,10 +27,12 @@ pub(crate) fn small() -> DecoderConfig {
     .expect("valid")
 }
 
-/// The same config with other values under these keys.
+/// The same config with other values under these keys, all at once: one alone may not fit the rest.
 pub(crate) fn with(config: &DecoderConfig, changes: &serde_json::Value) -> DecoderConfig {
     let changes = changes.as_object().expect("an object");
-    changes.iter().fold(config.clone(), |c, (key, value)| c.with(key, value).expect("valid"))
+    let mut all = config.raw().clone();
+    all.extend(changes.clone());
+    DecoderConfig::parse(&serde_json::Value::Object(all).to_string()).expect("valid")
 }
 
 /// A decoder from a seed, with weights large enough that its distributions are far from uniform.

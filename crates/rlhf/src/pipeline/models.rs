@@ -40,6 +40,7 @@ impl Language {
     /// A file that is missing or does not fit.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let tokenizer = load_tokenizer(dir)?;
+        check_vocabulary(dir, &tokenizer, &load_config(dir)?)?;
         let Merged { model: policy, config } = open_decoder(dir, device)?;
         Ok(Self { config, tokenizer, policy })
     }
@@ -52,6 +53,17 @@ impl Language {
         hf::save(dir, &self.config, ModelKind::Causal, &parameters(&self.policy))?;
         Ok(self.tokenizer.clone().with_max_length(self.config.max_position_embeddings()).save(dir)?)
     }
+}
+
+/// The config of a folder; of an adapter's folder that of its base.
+///
+/// # Errors
+/// A file that is missing or does not fit.
+pub fn load_config(dir: &Path) -> Result<DecoderConfig, Error> {
+    if LoraConfig::is_in(dir) {
+        return Ok(DecoderConfig::load(&LoraConfig::load(dir)?.base_folder(dir, None)?)?);
+    }
+    Ok(DecoderConfig::load(dir)?)
 }
 
 /// The language model of a folder; of an adapter's folder its base with the adapter folded in.
@@ -91,6 +103,23 @@ pub fn load_tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
     Ok(Tokenizer::load(dir)?)
 }
 
+/// Whether the model has a row for every token.
+///
+/// # Errors
+/// A tokenizer with a larger vocabulary than the embedding.
+pub fn check_vocabulary(dir: &Path, tokenizer: &Tokenizer, config: &DecoderConfig) -> Result<(), Error> {
+    if tokenizer.vocab_size() <= config.vocab_size() {
+        return Ok(());
+    }
+    Err(Error::Failed(format!(
+        "{}: vocabulary: expected at most {} tokens (vocab_size of {}), found {}",
+        dir.join("tokenizer.json").display(),
+        config.vocab_size(),
+        dir.join("config.json").display(),
+        tokenizer.vocab_size()
+    )))
+}
+
 /// The decoder of a Hugging Face folder.
 ///
 /// # Errors
@@ -102,13 +131,19 @@ pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Resu
     Ok(policy)
 }
 
-/// The reward model of a Hugging Face folder.
+/// The reward model or classifier of a Hugging Face folder, with as many labels as its head has rows.
 ///
 /// # Errors
-/// A tensor that is missing, unknown or of another shape.
+/// A tensor that is missing, unknown or of another shape; a config with another number of labels.
 pub fn load_classifier(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Classifier, Error> {
     let mut checkpoint = Checkpoint::open(dir, config.family())?;
     let labels = checkpoint.shape("score.weight").and_then(|s| s.first().copied()).unwrap_or(1);
+    if let Some(said) = config.labels().filter(|said| *said != labels) {
+        return Err(Error::Failed(format!(
+            "{}: num_labels: expected {labels}, the rows of score.weight, found {said}",
+            dir.join("config.json").display()
+        )));
+    }
     let mut source = |name: &str, shape: &[usize]| checkpoint.tensor(name, shape);
     let model = Classifier::with_labels(config, labels, &mut source, device)?;
     checkpoint.finish()?;
@@ -121,6 +156,19 @@ pub fn load_classifier(dir: &Path, config: &DecoderConfig, device: &Device) -> R
 /// A config this decoder lacks.
 pub fn scratch_decoder(config: &DecoderConfig, seed: u64, device: &Device) -> Result<Decoder, Error> {
     Ok(Decoder::build(config, &mut scratch(seed, config), device)?)
+}
+
+/// A scratch classifier, each tensor from a stream of its own.
+///
+/// # Errors
+/// A config this decoder lacks.
+pub fn scratch_classifier(
+    config: &DecoderConfig,
+    labels: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<Classifier, Error> {
+    Ok(Classifier::with_labels(config, labels, &mut scratch(seed, config), device)?)
 }
 
 /// A reward model whose trunk is `trunk`'s, or scratch, and whose head is scratch.

@@ -6,6 +6,7 @@ mod bad_numbers;
 mod bad_usage;
 mod commands;
 mod files;
+mod folders;
 mod full_disk;
 mod interrupted;
 mod killed;

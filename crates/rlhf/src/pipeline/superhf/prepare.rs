@@ -71,6 +71,7 @@ impl Setting {
         let (decoder, prior) = match folder {
             Some(dir) => {
                 let decoder = DecoderConfig::load(dir)?;
+                models::check_vocabulary(dir, &tokenizer, &decoder)?;
                 let prior = models::load_decoder(dir, &decoder, &session.plain)?;
                 (decoder, prior)
             }

@@ -1,0 +1,139 @@
+//! `rlhf score`.
+
+use std::io::Write;
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ROWS, check_ids, emit, not_finite, read_text};
+use crate::error::Error;
+use crate::pipeline::models::{self, Reads, SavedBag};
+
+/// The forms of a line of `rlhf score`.
+const FORMS: &str = "{\"text\"}, {\"input_ids\"} or {\"prompt\",\"completion\"}";
+
+/// One record of `rlhf score`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    text: Option<String>,
+    input_ids: Option<Vec<u32>>,
+    prompt: Option<String>,
+    completion: Option<String>,
+}
+
+/// What a line of `rlhf score` asks.
+enum ToScore {
+    Text(String),
+    Ids(Vec<u32>),
+    Pair { prompt: String, completion: String },
+}
+
+/// Writes `{"reward": r}` for each line `{"text"}`, `{"input_ids"}` or `{"prompt","completion"}`; a
+/// classifier with more than one label has no reward, and gets `{"logits": […]}`. Texts are scored as
+/// they stand, without an end token added.
+///
+/// # Errors
+/// A model folder or a line that cannot be used, a reward that is not finite.
+pub fn score(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
+    let given = read(input)?;
+    let rewards = match SavedBag::load(model)? {
+        Some(saved) => bag_rewards(&saved, input, &given)?.into_iter().map(|r| vec![r]).collect(),
+        None => classifier_logits(model, input, &given, device)?,
+    };
+    for (logits, (line, _)) in rewards.into_iter().zip(given) {
+        if let Some(value) = logits.iter().find(|x| !x.is_finite()) {
+            return Err(not_finite(model, "reward", &format!("{}:{line}", input.display()), *value));
+        }
+        emit(out, &answer(&logits))?;
+    }
+    Ok(())
+}
+
+fn answer(logits: &[f64]) -> Value {
+    match logits {
+        [reward] => json!({ "reward": reward }),
+        logits => json!({ "logits": logits }),
+    }
+}
+
+/// The lines of the file, each with its number; a file without one is refused.
+fn read(input: &Path) -> Result<Vec<(usize, ToScore)>, Error> {
+    let mut all = Vec::new();
+    for (n, line) in read_text(input)?.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = |found: String| Error::record(input, n + 1, "(line)", FORMS, found);
+        let given: Input = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
+        let to_score = match given {
+            Input { input_ids: Some(ids), text: None, prompt: None, completion: None } => ToScore::Ids(ids),
+            Input { text: Some(text), input_ids: None, prompt: None, completion: None } => {
+                ToScore::Text(text)
+            }
+            Input { prompt: Some(prompt), completion: Some(completion), text: None, input_ids: None } => {
+                ToScore::Pair { prompt, completion }
+            }
+            _ => return Err(wrong(line.to_owned())),
+        };
+        all.push((n + 1, to_score));
+    }
+    if all.is_empty() {
+        return Err(Error::record(input, 0, "file", "at least one line", "none"));
+    }
+    Ok(all)
+}
+
+/// A bag of words reads a text, or of a prompt and completion what it was fitted on.
+fn bag_rewards(saved: &SavedBag, input: &Path, given: &[(usize, ToScore)]) -> Result<Vec<f64>, Error> {
+    let reward = |(line, to_score): &(usize, ToScore)| match (to_score, saved.reads) {
+        (ToScore::Text(text), _) => Ok(saved.bag.reward(text)),
+        (ToScore::Pair { completion, .. }, Reads::Completion) => Ok(saved.bag.reward(completion)),
+        (ToScore::Pair { prompt, completion }, Reads::Text) => {
+            Ok(saved.bag.reward(&format!("{prompt}{completion}")))
+        }
+        (ToScore::Ids(_), _) => {
+            let expected = "text, which a bag of words reads";
+            Err(Error::record(input, *line, "input_ids", expected, "token ids"))
+        }
+    };
+    given.iter().map(reward).collect()
+}
+
+fn classifier_logits(
+    model: &Path,
+    input: &Path,
+    given: &[(usize, ToScore)],
+    device: &Device,
+) -> Result<Vec<Vec<f64>>, Error> {
+    let config = models::load_config(model)?;
+    // Token ids need no tokenizer: a folder may lack one.
+    let needed = given.iter().any(|(_, to_score)| !matches!(to_score, ToScore::Ids(_)));
+    let tokenizer = if needed {
+        let tokenizer = models::load_tokenizer(model)?;
+        models::check_vocabulary(model, &tokenizer, &config)?;
+        Some(tokenizer)
+    } else {
+        None
+    };
+    let classifier = models::open_classifier(model, device)?.model;
+    let encode = |text: &str| tokenizer.as_ref().map(|t| t.encode(text)).unwrap_or_default();
+    let mut rows = Vec::with_capacity(given.len());
+    for (line, to_score) in given {
+        let ids = match to_score {
+            ToScore::Ids(ids) => ids.clone(),
+            ToScore::Text(text) => encode(text),
+            ToScore::Pair { prompt, completion } => [encode(prompt), encode(completion)].concat(),
+        };
+        if ids.is_empty() {
+            return Err(Error::record(input, *line, "(line)", "at least one token", "none"));
+        }
+        check_ids(input, *line, &ids, &config)?;
+        rows.push(ids);
+    }
+    // Padding stands behind the token that is read: which token it is does not matter.
+    let pad = tokenizer.map_or(0, |t| t.pad());
+    Ok(classifier.logit_rows(&rows, pad, ROWS))
+}
