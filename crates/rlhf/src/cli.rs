@@ -11,8 +11,9 @@ use rlhf::core::host::sampling::Sampling;
 use rlhf::data::{InspectOptions, OnBadRecord, inspect};
 use rlhf::error::Error;
 use rlhf::pipeline::{self, Start};
+use rlhf::policy::chat::Now;
 use rlhf::policy::hf::{FileType, Saving};
-use rlhf::serve::{self, GenerateOptions};
+use rlhf::serve::{self, GenerateOptions, Prompts};
 use rlhf::{bandit, device, golden, plan};
 
 /// Alignment of language models: exact, reproducible, one binary.
@@ -109,6 +110,10 @@ struct Generate {
     /// A file of prompts (JSONL, CSV, TSV, Parquet)
     #[arg(long)]
     input: Option<PathBuf>,
+    /// Prompts are conversations: the model's chat template writes them, and its own turn is generated.
+    /// Lines {"messages":[{"role","content"}]}
+    #[arg(long)]
+    chat: bool,
     /// Most new tokens
     #[arg(long)]
     max_new_tokens: usize,
@@ -353,13 +358,15 @@ fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
     sampling
         .validate()
         .map_err(|e| Error::config("command line", e.what, e.expected, e.found.to_string()))?;
-    let prompts: Vec<String> = match (&a.prompt, &a.input) {
-        (Some(prompt), _) => vec![prompt.clone()],
-        (None, Some(path)) => {
+    let prompts = match (&a.prompt, &a.input, a.chat) {
+        (Some(prompt), _, false) => Prompts::Texts(vec![prompt.clone()]),
+        (Some(prompt), _, true) => Prompts::chat(prompt, now()),
+        (None, Some(path), false) => {
             let loaded = rlhf::data::prompts(path, &Default::default())?.load(OnBadRecord::Fail)?;
-            loaded.records.into_iter().map(|r| r.prompt).collect()
+            Prompts::Texts(loaded.records.into_iter().map(|r| r.prompt).collect())
         }
-        (None, None) => Vec::new(),
+        (None, Some(path), true) => Prompts::Chats { chats: serve::chats(path)?, now: now() },
+        (None, None, _) => Prompts::Texts(Vec::new()),
     };
     let options = GenerateOptions {
         max_new_tokens: a.max_new_tokens,
@@ -368,6 +375,12 @@ fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
         num_return_sequences: a.num_return_sequences,
     };
     serve::completions(&a.model, &prompts, &options, &device::named(&a.device)?, out)
+}
+
+/// The time, for chat templates that print the date.
+fn now() -> Now {
+    let now = chrono::Local::now();
+    Now { unix_seconds: now.timestamp(), utc_offset_seconds: now.offset().local_minus_utc() }
 }
 
 fn run_golden(a: &Golden, out: &mut dyn Write) -> Result<ExitCode, Error> {

@@ -18,10 +18,12 @@ use crate::pipeline::models::Language;
 
 mod folder;
 mod logits;
+mod prompts;
 mod score;
 
 pub use folder::{convert, init};
 pub use logits::logits;
+pub use prompts::{Prompts, chats};
 pub use score::score;
 
 /// Rows of one forward pass.
@@ -77,16 +79,18 @@ pub struct GenerateOptions {
 /// `generation_config.json`, or else in `config.json`, or else with the tokenizer's end token.
 ///
 /// # Errors
-/// A model folder that cannot be used, a prompt that is empty or leaves no room.
+/// A model folder that cannot be used, a prompt that is empty or leaves no room, a conversation that the
+/// chat template refuses.
 pub fn completions(
     model: &Path,
-    prompts: &[String],
+    prompts: &Prompts,
     options: &GenerateOptions,
     device: &Device,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let Language { config, tokenizer, policy } = Language::load(model, device)?;
-    let ids = prompt_rows(prompts, options, &config, &tokenizer)?;
+    let rows = prompts.rows(model, options, &config, &tokenizer)?;
+    let ids: Vec<Vec<u32>> = rows.iter().map(|row| row.ids.clone()).collect();
     let how = Generation {
         sampling: options.sampling,
         max_completion_length: options.max_new_tokens,
@@ -101,7 +105,7 @@ pub fn completions(
         let ended = rollout.finish == Finish::Eos;
         let text = &rollout.tokens[..rollout.tokens.len() - usize::from(ended)];
         let line = json!({
-            "prompt": prompts[rollout.prompt],
+            "prompt": rows[rollout.prompt].text,
             "completion": tokenizer.decode(text),
             "token_ids": rollout.tokens,
             "logprobs": rollout.behavior_logp,
@@ -115,38 +119,4 @@ pub fn completions(
 fn end_tokens(config: &DecoderConfig, tokenizer: &Tokenizer) -> Vec<u32> {
     let ids = config.eos_token_ids();
     if ids.is_empty() { vec![tokenizer.eos()] } else { ids }
-}
-
-/// The prompts' tokens, after the token that starts a text.
-fn prompt_rows(
-    prompts: &[String],
-    options: &GenerateOptions,
-    config: &DecoderConfig,
-    tokenizer: &Tokenizer,
-) -> Result<Vec<Vec<u32>>, Error> {
-    let (new, context) = (options.max_new_tokens, config.max_position_embeddings());
-    if new == 0 || new >= context {
-        let expected = format!("1 to {} tokens (the model's context is {context})", context - 1);
-        return Err(Error::config("command line", "--max-new-tokens", expected, new.to_string()));
-    }
-    if options.num_return_sequences == 0 {
-        return Err(Error::config("command line", "--num-return-sequences", "at least 1", "0"));
-    }
-    let rows = prompts.iter().enumerate().map(|(i, prompt)| {
-        let ids: Vec<u32> = tokenizer.start().into_iter().chain(tokenizer.encode(prompt)).collect();
-        if ids.is_empty() {
-            let what = "expected at least one token, found none (the tokenizer puts no start token)";
-            return Err(Error::Failed(format!("prompt {}: {what}", i + 1)));
-        }
-        if ids.len() > context - new {
-            return Err(Error::Failed(format!(
-                "prompt {}: expected at most {} tokens (the context of {context} less --max-new-tokens), found {}",
-                i + 1,
-                context - new,
-                ids.len()
-            )));
-        }
-        Ok(ids)
-    });
-    rows.collect()
 }

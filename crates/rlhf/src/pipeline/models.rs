@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use rlhf_core::contract::{Candidate, RewardModel};
+use rlhf_policy::chat::ChatTemplate;
 use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
@@ -90,6 +91,17 @@ pub fn open_classifier(dir: &Path, device: &Device) -> Result<Merged<Classifier>
     }
     let config = DecoderConfig::load(dir)?;
     Ok(Merged { model: load_classifier(dir, &config, device)?, config })
+}
+
+/// The chat template of a folder; of an adapter's folder without one, its base's.
+///
+/// # Errors
+/// A folder without a template, a template that is no Jinja.
+pub fn load_template(dir: &Path) -> Result<ChatTemplate, Error> {
+    if LoraConfig::is_in(dir) && !dir.join("tokenizer_config.json").exists() {
+        return Ok(ChatTemplate::load(&LoraConfig::load(dir)?.base_folder(dir, None)?)?);
+    }
+    Ok(ChatTemplate::load(dir)?)
 }
 
 /// The tokenizer of a folder; of an adapter's folder without one, its base's.
