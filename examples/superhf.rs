@@ -15,14 +15,14 @@ use std::io::Write;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use rlhf::core::host::sampling::Sampling;
 use rlhf::core::loss::superhf::{KlPositions, KlReduction, SuperhfConfig};
 use rlhf::core::number::Weight;
 use rlhf::core::rng::stream;
 use rlhf::policy::batch::Sequence;
+use rlhf::policy::config::{DecoderConfig, ModelKind};
 use rlhf::policy::decoder::Decoder;
-use rlhf::policy::generate::{Generation, Rollout, generate};
-use rlhf::policy::hf::{self, DecoderConfig, ModelKind};
+use rlhf::policy::generate::{Decoding, Generation, Rollout, generate};
+use rlhf::policy::hf;
 use rlhf::policy::optim::{AdamW, AdamWConfig};
 use rlhf::policy::superhf::{gradients, keep_best};
 use rlhf::policy::weights::{parameters, scratch};
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         r#"{"model_type":"llama","vocab_size":27,"hidden_size":32,"intermediate_size":64,
             "num_hidden_layers":2,"num_attention_heads":2,"max_position_embeddings":16,"pad_token_id":26}"#,
     )?;
-    let mut policy = Decoder::build(&config, &mut scratch(SEED, 0.02), &plain.clone().autodiff())?;
+    let mut policy = Decoder::build(&config, &mut scratch(SEED, &config), &plain.clone().autodiff())?;
     let prior = policy.valid();
     let mut optim = AdamW::new(AdamWConfig { max_grad_norm: f64::INFINITY, ..AdamWConfig::torch() });
     let loss = SuperhfConfig {
@@ -50,13 +50,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         inverse_loss: Weight::ZERO,
     };
     let how = Generation {
-        sampling: Sampling::plain(),
-        max_completion_length: 8,
         num_generations: N,
-        eos_token_ids: Vec::new(),
         pad_token_id: PAD,
-        context_length: config.max_position_embeddings,
         max_rows: 512,
+        ..Generation::plain(Decoding::for_device(&plain), config.max_position_embeddings(), 8)
     };
 
     // prompts

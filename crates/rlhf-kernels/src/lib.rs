@@ -20,6 +20,19 @@ pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 
+/// Whether tensors on `device` lie in the memory of the CPU and are served by the fused operations.
+pub fn on_host(device: &burn::tensor::Device) -> bool {
+    #[cfg(feature = "flex")]
+    {
+        matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Flex(_))
+    }
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 mod activation;
 mod adamw;
 mod attention;

@@ -121,6 +121,46 @@ impl KvCache {
         }
     }
 
+    /// Adds rows of another cache behind those that are here; a row may be named more than once.
+    ///
+    /// # Panics
+    /// When the other cache has been filled beyond this one's room.
+    #[track_caller]
+    pub fn append_rows(&mut self, other: &Self, rows: &[usize]) {
+        let mut other = other.clone();
+        other.select(rows);
+        assert!(
+            other.capacity <= self.capacity,
+            "kv cache: {} columns into {}",
+            other.capacity,
+            self.capacity
+        );
+        let capacity = self.capacity;
+        let join = |mine: &mut Option<Tensor<4>>, new: Option<Tensor<4>>, axis: usize| {
+            let Some(new) = new else { return };
+            let mut dims = new.dims();
+            let columns = dims[axis];
+            dims[axis] = capacity;
+            let new = if columns == capacity {
+                new
+            } else {
+                let place = new.dims().map(|n| 0..n);
+                Tensor::zeros(dims, &new.device()).slice_assign(place, new)
+            };
+            *mine = Some(match mine.take() {
+                Some(mine) => Tensor::cat(vec![mine, new], 0),
+                None => new,
+            });
+        };
+        for (mine, new) in self.keys.iter_mut().zip(other.keys) {
+            join(mine, new, 3);
+        }
+        for (mine, new) in self.values.iter_mut().zip(other.values) {
+            join(mine, new, 2);
+        }
+        self.lengths.extend(other.lengths);
+    }
+
     pub(crate) fn plan(&self, t: usize, ropes: &[Rope], device: &Device) -> Step {
         let prefill = self.keys.first().is_none_or(Option::is_none);
         let longest = self.lengths.iter().max().map_or(0, |l| l + t);

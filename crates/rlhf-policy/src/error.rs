@@ -44,6 +44,16 @@ pub enum Error {
         /// Most tokens that leave room for the completion.
         limit: usize,
     },
+    /// Something asked of a model that it cannot do.
+    #[error("{what}: expected {expected}, found {found}")]
+    Request {
+        /// What was asked.
+        what: String,
+        /// What the model can do.
+        expected: String,
+        /// What was asked for.
+        found: String,
+    },
     /// Logits or another number of the model that is NaN or infinite.
     #[error("{what}: expected finite numbers, found {value}")]
     NotFinite {

@@ -1,17 +1,25 @@
 //! Sampling completions with a key–value cache.
 //!
-//! The prompt is computed once for all its samples; rows that end make room. A sample depends on
-//! the model, its prompt and its random stream alone: each row has its own stream and its own
-//! columns in the cache, and choices are made on the host.
+//! A prompt is computed once for all its samples, and a row that ends makes room for the next sample at
+//! once. A sample depends on the model, its prompt and its random stream alone: each row has its own
+//! stream and its own keys and values, and choices are made on the host.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::Device;
 use rand_chacha::ChaCha12Rng;
-use rayon::prelude::*;
-use rlhf_core::host::sampling::{Sampling, logp_of};
+use rlhf_core::host::sampling::Sampling;
 
-use crate::cache::KvCache;
 use crate::decoder::Decoder;
+use crate::engine::host::Host;
+use crate::engine::schedule::run;
+use crate::engine::tensors::Tensors;
+use crate::engine::{Engine, engine_serves};
 use crate::error::Error;
+
+/// The random numbers of each (prompt, sample).
+pub type Streams<'a> = dyn Fn(usize, usize) -> ChaCha12Rng + Sync + 'a;
 
 /// What to sample.
 #[derive(Debug, Clone)]
@@ -24,12 +32,81 @@ pub struct Generation {
     pub num_generations: usize,
     /// Tokens that end a completion.
     pub eos_token_ids: Vec<u32>,
+    /// Text that ends a completion.
+    pub stop: Option<StopStrings>,
     /// Stands behind shorter prompts.
     pub pad_token_id: u32,
     /// Most positions the model has.
     pub context_length: usize,
     /// Most rows computed together.
     pub max_rows: usize,
+    /// Only the blocks of these indices are computed, in that order.
+    pub layers: Option<Vec<usize>>,
+    /// What computes.
+    pub decoding: Decoding,
+}
+
+impl Generation {
+    /// The model's own distribution, one sample a prompt, nothing that ends it but the length; 64 rows
+    /// together.
+    pub fn plain(decoding: Decoding, context_length: usize, max_completion_length: usize) -> Self {
+        Self {
+            sampling: Sampling::plain(),
+            max_completion_length,
+            num_generations: 1,
+            eos_token_ids: Vec::new(),
+            stop: None,
+            pad_token_id: 0,
+            context_length,
+            max_rows: 64,
+            layers: None,
+            decoding,
+        }
+    }
+}
+
+/// What computes the rows. Log-probabilities of the two differ by rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decoding {
+    /// The decoder's own tensors, on any device.
+    Tensor,
+    /// The engine for the CPU: parameters are copied into a form of its own at every call.
+    Host,
+}
+
+impl Decoding {
+    /// `Host` where parameters on `device` lie in the memory of the CPU that computes.
+    pub fn for_device(device: &Device) -> Self {
+        if engine_serves(device) { Self::Host } else { Self::Tensor }
+    }
+}
+
+type Decode = dyn Fn(&[u32]) -> String + Send + Sync;
+
+/// Text that ends a completion, and how tokens become text.
+#[derive(Clone)]
+pub struct StopStrings {
+    strings: Vec<String>,
+    decode: Arc<Decode>,
+}
+
+impl StopStrings {
+    /// `decode` turns the tokens of a completion into text.
+    pub fn new(strings: Vec<String>, decode: impl Fn(&[u32]) -> String + Send + Sync + 'static) -> Self {
+        Self { strings, decode: Arc::new(decode) }
+    }
+
+    /// Whether the text of `tokens` contains one of the strings.
+    pub(crate) fn is_in(&self, tokens: &[u32]) -> bool {
+        let text = (self.decode)(tokens);
+        self.strings.iter().any(|stop| text.contains(stop))
+    }
+}
+
+impl fmt::Debug for StopStrings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopStrings").field("strings", &self.strings).finish_non_exhaustive()
+    }
 }
 
 /// Why a completion ended.
@@ -38,6 +115,8 @@ pub struct Generation {
 pub enum Finish {
     /// An end token was drawn (it is the last of `tokens`).
     Eos,
+    /// Its text contains a stop string; `tokens` are all that were drawn.
+    Stop,
     /// `max_completion_length` was reached.
     Length,
 }
@@ -59,165 +138,85 @@ pub struct Rollout {
     pub finish: Finish,
 }
 
-struct Row {
-    rng: ChaCha12Rng,
-    history: Vec<u32>,
-    out: Rollout,
-}
-
 /// Samples `how.num_generations` completions of every prompt, in order of prompt and sample.
 /// `stream(prompt, sample)` gives each its random numbers. `model` lives on the plain device.
 ///
 /// # Errors
-/// An empty prompt, a prompt that leaves no room in the context, logits that are not finite.
+/// An empty prompt, a prompt that leaves no room in the context, a token outside the vocabulary, a block
+/// that does not exist, logits that are not finite.
 pub fn generate(
     model: &Decoder,
     prompts: &[Vec<u32>],
     how: &Generation,
-    stream: &dyn Fn(usize, usize) -> ChaCha12Rng,
+    stream: &Streams<'_>,
     device: &Device,
 ) -> Result<Vec<Rollout>, Error> {
-    for (i, prompt) in prompts.iter().enumerate() {
-        let room = how.context_length.saturating_sub(how.max_completion_length);
-        if prompt.is_empty() || prompt.len() > room {
-            return Err(Error::Prompt { index: i, length: prompt.len(), limit: room });
-        }
+    check(model, prompts, how)?;
+    if prompts.is_empty() || how.num_generations == 0 {
+        return Ok(Vec::new());
     }
-    let per_chunk = (how.max_rows / how.num_generations.max(1)).max(1);
-    // Prompts of like length go together; the order of the result does not depend on it.
-    let mut order: Vec<usize> = (0..prompts.len()).collect();
-    order.sort_by_key(|i| prompts[*i].len());
-    let mut done = Vec::with_capacity(prompts.len() * how.num_generations);
-    for chunk in order.chunks(per_chunk) {
-        done.extend(generate_chunk(model, prompts, chunk, how, stream, device)?);
+    if how.max_completion_length == 0 {
+        let sample = |prompt| (0..how.num_generations).map(move |sample| nothing(prompt, sample));
+        return Ok((0..prompts.len()).flat_map(sample).collect());
     }
-    done.sort_by_key(|r| (r.prompt, r.sample));
-    Ok(done)
-}
-
-fn generate_chunk(
-    model: &Decoder,
-    prompts: &[Vec<u32>],
-    chunk: &[usize],
-    how: &Generation,
-    stream: &dyn Fn(usize, usize) -> ChaCha12Rng,
-    device: &Device,
-) -> Result<Vec<Rollout>, Error> {
-    let layers = model.model.layers.len();
-    let longest = chunk.iter().map(|i| prompts[*i].len()).max().unwrap_or(0);
-    let mut cache = KvCache::new(layers, chunk.len(), longest + how.max_completion_length);
-    let mut logits = prefill(model, prompts, chunk, how, &mut cache, device);
-    let mut rows = Vec::with_capacity(chunk.len() * how.num_generations);
-    let mut expand = Vec::with_capacity(rows.capacity());
-    for (place, &prompt) in chunk.iter().enumerate() {
-        for sample in 0..how.num_generations {
-            expand.push(place);
-            rows.push(Row::new(prompt, sample, &prompts[prompt], stream(prompt, sample)));
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let n_positions = longest + how.max_completion_length;
+    match how.decoding {
+        Decoding::Host => {
+            let all = || {
+                let engine = Engine::new(model, how.layers.as_deref(), n_positions);
+                run(&mut Host::new(engine), prompts, how, stream)
+            };
+            // On a thread of the pool: its fellows stay awake from one step to the next.
+            rayon::scope(|_| all())
         }
-    }
-    cache.select(&expand);
-    logits = pick(logits, &expand);
-    let mut done = Vec::with_capacity(rows.len());
-    loop {
-        draw(&mut rows, logits, how)?;
-        let alive: Vec<usize> = (0..rows.len()).filter(|i| !rows[*i].ended(how)).collect();
-        if alive.len() < rows.len() {
-            cache.select(&alive);
-            let (keep, ended): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|r| !r.ended(how));
-            done.extend(ended.into_iter().map(|r| r.out));
-            rows = keep;
+        Decoding::Tensor => {
+            let all = || (0..model.model.layers.len()).collect();
+            let layers = how.layers.clone().unwrap_or_else(all);
+            let mut machine = Tensors::new(model, device, layers, how.pad_token_id, n_positions);
+            run(&mut machine, prompts, how, stream)
         }
-        if rows.is_empty() {
-            return Ok(done);
-        }
-        logits = decode(model, &rows, &mut cache, device);
     }
 }
 
-/// `[P, V]`: the logits after each prompt.
-fn prefill(
-    model: &Decoder,
-    prompts: &[Vec<u32>],
-    chunk: &[usize],
-    how: &Generation,
-    cache: &mut KvCache,
-    device: &Device,
-) -> Tensor<2> {
-    let t = chunk.iter().map(|i| prompts[*i].len()).max().unwrap_or(0);
-    let mut tokens = vec![i64::from(how.pad_token_id); chunk.len() * t];
-    let mut last = Vec::with_capacity(chunk.len());
-    let mut lengths = Vec::with_capacity(chunk.len());
-    for (row, &i) in chunk.iter().enumerate() {
-        for (j, token) in prompts[i].iter().enumerate() {
-            tokens[row * t + j] = i64::from(*token);
-        }
-        last.push((row * t + prompts[i].len() - 1) as i64);
-        lengths.push(prompts[i].len());
+fn nothing(prompt: usize, sample: usize) -> Rollout {
+    Rollout {
+        prompt,
+        sample,
+        tokens: Vec::new(),
+        behavior_logp: Vec::new(),
+        policy_logp: Vec::new(),
+        finish: Finish::Length,
     }
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [chunk.len(), t]), device);
-    let hidden = model.hidden_cached(tokens, cache);
-    cache.set_lengths(&lengths);
-    let d = hidden.dims()[2];
-    let last = Tensor::<1, Int>::from_data(TensorData::new(last, [chunk.len()]), device);
-    model.head(hidden.reshape([chunk.len() * t, d]).select(0, last))
 }
 
-fn decode(model: &Decoder, rows: &[Row], cache: &mut KvCache, device: &Device) -> Tensor<2> {
-    let tokens: Vec<i64> = rows.iter().map(|r| i64::from(r.history[r.history.len() - 1])).collect();
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [rows.len(), 1]), device);
-    let hidden = model.hidden_cached(tokens, cache);
-    let [b, _, d] = hidden.dims();
-    model.head(hidden.reshape([b, d]))
-}
-
-fn pick(x: Tensor<2>, rows: &[usize]) -> Tensor<2> {
-    let index: Vec<i64> = rows.iter().map(|r| *r as i64).collect();
-    let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &x.device());
-    x.select(0, index)
-}
-
-fn draw(rows: &mut [Row], logits: Tensor<2>, how: &Generation) -> Result<(), Error> {
-    let [_, v] = logits.dims();
-    let mut logits: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
-    rows.par_iter_mut().zip(logits.par_chunks_mut(v)).try_for_each(|(row, logits)| row.draw(logits, how))
-}
-
-impl Row {
-    fn new(prompt: usize, sample: usize, tokens: &[u32], rng: ChaCha12Rng) -> Self {
-        Self {
-            rng,
-            history: tokens.to_vec(),
-            out: Rollout {
-                prompt,
-                sample,
-                tokens: Vec::new(),
-                behavior_logp: Vec::new(),
-                policy_logp: Vec::new(),
-                finish: Finish::Length,
-            },
+fn check(model: &Decoder, prompts: &[Vec<u32>], how: &Generation) -> Result<(), Error> {
+    let it = model.model.architecture();
+    let learned = model.model.embed_positions.as_ref().map(|table| table.weight.val().dims()[0]);
+    let context = how.context_length.min(learned.unwrap_or(usize::MAX));
+    let limit = context.saturating_sub(how.max_completion_length);
+    for (index, prompt) in prompts.iter().enumerate() {
+        let length = prompt.len();
+        if !(1..=limit).contains(&length) {
+            return Err(Error::Prompt { index, length, limit });
+        }
+        if let Some(place) = prompt.iter().position(|t| *t as usize >= it.vocab_size) {
+            return Err(Error::Request {
+                what: format!("prompt {index}, token {place}"),
+                expected: format!("token ids below {}", it.vocab_size),
+                found: prompt[place].to_string(),
+            });
         }
     }
-
-    fn draw(&mut self, logits: &mut [f32], how: &Generation) -> Result<(), Error> {
-        let raw = logits.to_vec();
-        let n_new = self.out.tokens.len();
-        let eos = &how.eos_token_ids;
-        let drawn = how.sampling.choose(logits, &self.history, eos, n_new, &mut self.rng);
-        if !drawn.logp.is_finite() {
-            let what = format!("logits of prompt {}, sample {}", self.out.prompt, self.out.sample);
-            return Err(Error::NotFinite { what, value: drawn.logp });
-        }
-        self.history.push(drawn.token);
-        self.out.tokens.push(drawn.token);
-        self.out.behavior_logp.push(drawn.logp);
-        self.out.policy_logp.push(logp_of(&raw, drawn.token));
-        if how.eos_token_ids.contains(&drawn.token) {
-            self.out.finish = Finish::Eos;
-        }
-        Ok(())
-    }
-
-    fn ended(&self, how: &Generation) -> bool {
-        self.out.finish == Finish::Eos || self.out.tokens.len() >= how.max_completion_length
+    let Some(layers) = &how.layers else { return Ok(()) };
+    let wrong = |found: String| Error::Request {
+        what: "layers".to_owned(),
+        expected: format!("at least one index, each below {}", it.layers.len()),
+        found,
+    };
+    match layers.iter().find(|i| **i >= it.layers.len()) {
+        Some(i) => Err(wrong(i.to_string())),
+        None if layers.is_empty() => Err(wrong("none".to_owned())),
+        None => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ pub mod classifier;
 pub mod completion;
 pub mod config;
 pub mod decoder;
+pub mod engine;
 pub mod error;
 pub mod family;
 pub mod generate;

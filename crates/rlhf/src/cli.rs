@@ -129,6 +129,15 @@ struct Generate {
     /// 0 for off
     #[arg(long, default_value_t = 0)]
     top_k: usize,
+    /// Keeps tokens with at least this fraction of the largest probability
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    min_p: f64,
+    /// Divides positive and multiplies negative logits of tokens seen before
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    repetition_penalty: f64,
+    /// A text that ends a completion; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Of the random streams
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -353,6 +362,8 @@ fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
         temperature: if a.greedy { 0.0 } else { a.temperature },
         top_p: a.top_p,
         top_k: a.top_k,
+        min_p: a.min_p,
+        repetition_penalty: a.repetition_penalty,
         ..Sampling::plain()
     };
     sampling
@@ -373,6 +384,7 @@ fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
         sampling,
         seed: a.seed,
         num_return_sequences: a.num_return_sequences,
+        stop: a.stop.clone(),
     };
     serve::completions(&a.model, &prompts, &options, &device::named(&a.device)?, out)
 }

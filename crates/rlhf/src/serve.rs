@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use rlhf_core::host::sampling::Sampling;
 use rlhf_core::rng::stream;
 use rlhf_policy::config::DecoderConfig;
-use rlhf_policy::generate::{Finish, Generation, generate};
+use rlhf_policy::generate::{Decoding, Finish, Generation, StopStrings, generate};
 use rlhf_policy::tokenizer::Tokenizer;
 use serde_json::json;
 
@@ -72,6 +72,8 @@ pub struct GenerateOptions {
     pub seed: u64,
     /// Completions a prompt.
     pub num_return_sequences: usize,
+    /// Texts that end a completion where it first contains one; they stay in it.
+    pub stop: Vec<String>,
 }
 
 /// Writes one JSON line a completion: `prompt`, `completion`, `token_ids`, `logprobs` (under the
@@ -93,12 +95,16 @@ pub fn completions(
     let ids: Vec<Vec<u32>> = rows.iter().map(|row| row.ids.clone()).collect();
     let how = Generation {
         sampling: options.sampling,
-        max_completion_length: options.max_new_tokens,
         num_generations: options.num_return_sequences,
         eos_token_ids: end_tokens(&config, &tokenizer),
+        stop: stop_strings(&options.stop, &tokenizer),
         pad_token_id: tokenizer.pad(),
-        context_length: config.max_position_embeddings(),
         max_rows: ROWS,
+        ..Generation::plain(
+            Decoding::for_device(device),
+            config.max_position_embeddings(),
+            options.max_new_tokens,
+        )
     };
     let random = |p: usize, s: usize| stream(options.seed, "generate", p as u64, s as u64);
     for rollout in generate(&policy, &ids, &how, &random, device)? {
@@ -113,6 +119,11 @@ pub fn completions(
         emit(out, &line)?;
     }
     Ok(())
+}
+
+fn stop_strings(texts: &[String], tokenizer: &Tokenizer) -> Option<StopStrings> {
+    let tokenizer = tokenizer.clone();
+    (!texts.is_empty()).then(|| StopStrings::new(texts.to_vec(), move |ids| tokenizer.decode(ids)))
 }
 
 /// The tokens that end a completion.

@@ -12,6 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::NumError;
 use crate::number::{Beta, Prob, Weight};
 
+use weights::{largest, sum_of_weights, weight};
+
+mod weights;
+
 /// How the next token is chosen. A key that is left out is off, as in [`Sampling::plain`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default = "Sampling::plain", deny_unknown_fields)]
@@ -60,6 +64,22 @@ impl Sampling {
     /// Whether the token is the most likely one and no random number is read.
     pub fn is_greedy(&self) -> bool {
         self.temperature <= 0.0
+    }
+
+    /// Whether [`Sampling::process`] may rewrite a row; when it may not, a token is drawn from the
+    /// model's own distribution, or is the most likely one.
+    pub fn changes_logits(&self) -> bool {
+        let own = if self.is_greedy() {
+            Self {
+                repetition_penalty: self.repetition_penalty,
+                no_repeat_ngram_size: self.no_repeat_ngram_size,
+                min_new_tokens: self.min_new_tokens,
+                ..Self::plain()
+            }
+        } else {
+            *self
+        };
+        own != Self::plain()
     }
 
     /// Checks every number's range; what was read from a file has passed already.
@@ -176,7 +196,7 @@ pub fn draw(logits: &[f32], rng: &mut impl Rng) -> Draw {
     let max = f64::from(largest(logits));
     // Sums of blocks, so that the second look goes into one block only.
     let weight = |z: &f32| weight(*z, max);
-    let sums: Vec<f64> = logits.chunks(BLOCK).map(|block| block.iter().map(weight).sum()).collect();
+    let sums: Vec<f64> = logits.chunks(BLOCK).map(|block| sum_of_weights(block, max)).collect();
     let total: f64 = sums.iter().sum();
     if !(total > 0.0 && total.is_finite()) {
         return Draw { token: 0, logp: f64::NAN };
@@ -216,18 +236,9 @@ pub fn logp_of(logits: &[f32], token: u32) -> f64 {
     f64::from(logits[token as usize]) - logsumexp(logits)
 }
 
-fn largest(logits: &[f32]) -> f32 {
-    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
-/// `exp(z − max)`; the many tokens that were removed do not pay for an `exp`. NaN stays.
-fn weight(z: f32, max: f64) -> f64 {
-    if z == f32::NEG_INFINITY { 0.0 } else { (f64::from(z) - max).exp() }
-}
-
 fn logsumexp(logits: &[f32]) -> f64 {
     let max = f64::from(largest(logits));
-    max + logits.iter().map(|z| weight(*z, max)).sum::<f64>().ln()
+    max + sum_of_weights(logits, max).ln()
 }
 
 fn retain(logits: &mut [f32], keep: impl Fn(f32) -> bool) {

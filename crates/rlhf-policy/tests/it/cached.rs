@@ -4,7 +4,7 @@ use rlhf_core::host::sampling::{Sampling, logp_of};
 use rlhf_core::rng::stream;
 use rlhf_policy::batch::{Batch, Sequence};
 use rlhf_policy::error::Error;
-use rlhf_policy::generate::{Finish, Generation, Rollout, generate};
+use rlhf_policy::generate::{Decoding, Finish, Generation, Rollout, generate};
 use rlhf_policy::sft::token_losses;
 
 use crate::support::{close, decoder, devices, logits, plain, rows, small};
@@ -20,10 +20,11 @@ fn sampled(how: &Generation, device: &burn::tensor::Device) -> Vec<Rollout> {
 
 #[test]
 fn recorded_log_probabilities_equal_recomputed_ones() {
-    for device in devices() {
+    let ways = devices().into_iter().map(|device| (Decoding::Tensor, device));
+    for (decoding, device) in ways.chain([(Decoding::Host, devices()[0].clone())]) {
         let model = decoder(&small(), 3, &device);
         let prompts = rows(2, 32, &LENGTHS);
-        let rollouts = sampled(&plain(3, 40), &device);
+        let rollouts = sampled(&Generation { decoding, ..plain(3, 40) }, &device);
         assert_eq!(rollouts.len(), 3 * LENGTHS.len());
         let order: Vec<(usize, usize)> = rollouts.iter().map(|r| (r.prompt, r.sample)).collect();
         assert!(order.is_sorted(), "by prompt and sample");
@@ -78,6 +79,7 @@ fn a_completion_stops_behind_its_end_token_and_nowhere_before() {
         match r.finish {
             Finish::Eos => assert_eq!(end, Some(r.tokens.len() - 1)),
             Finish::Length => assert_eq!((end, r.tokens.len()), (None, 40)),
+            Finish::Stop => panic!("no stop string was given"),
         }
         assert_eq!([r.behavior_logp.len(), r.policy_logp.len()], [r.tokens.len(); 2]);
     }
@@ -89,13 +91,16 @@ fn a_prompt_without_room_and_an_empty_one_are_named() {
     let model = decoder(&small(), 3, &device);
     let random = |p: usize, s: usize| stream(1, "cached", p as u64, s as u64);
     let how = plain(1, 100);
-    let run = |prompts: &[Vec<u32>]| generate(&model, prompts, &how, &random, &device);
-    assert!(run(&[vec![2; 28]]).is_ok(), "28 + 100 = 128 fits");
-    let long = run(&[vec![2], vec![2; 29]]).expect_err("129 positions");
-    assert_eq!(long.to_string(), "prompt 1: expected 1 to 28 tokens, found 29");
-    let empty = run(&[vec![]]).expect_err("empty");
-    assert!(matches!(empty, Error::Prompt { index: 0, length: 0, .. }));
-    assert!(run(&[]).expect("no prompt").is_empty());
+    for decoding in [Decoding::Tensor, Decoding::Host] {
+        let how = Generation { decoding, ..how.clone() };
+        let run = |prompts: &[Vec<u32>]| generate(&model, prompts, &how, &random, &device);
+        assert!(run(&[vec![2; 28]]).is_ok(), "28 + 100 = 128 fits");
+        let long = run(&[vec![2], vec![2; 29]]).expect_err("129 positions");
+        assert_eq!(long.to_string(), "prompt 1: expected 1 to 28 tokens, found 29");
+        let empty = run(&[vec![]]).expect_err("empty");
+        assert!(matches!(empty, Error::Prompt { index: 0, length: 0, .. }));
+        assert!(run(&[]).expect("no prompt").is_empty());
+    }
 }
 
 #[test]
@@ -106,8 +111,11 @@ fn logits_that_are_no_number_stop_generation() {
     p.get_mut("model.norm.weight").expect("there").data[0] = f32::NAN;
     let model = rlhf_policy::weights::replaced(model, &p).expect("same shapes");
     let random = |p: usize, s: usize| stream(1, "cached", p as u64, s as u64);
-    for temperature in [0.0, 1.0] {
-        let how = Generation { sampling: Sampling { temperature, ..Sampling::plain() }, ..plain(1, 4) };
+    for (temperature, decoding) in
+        [(0.0, Decoding::Tensor), (1.0, Decoding::Tensor), (0.0, Decoding::Host), (1.0, Decoding::Host)]
+    {
+        let sampling = Sampling { temperature, ..Sampling::plain() };
+        let how = Generation { sampling, decoding, ..plain(1, 4) };
         let error = generate(&model, &rows(2, 32, &[3]), &how, &random, &device).expect_err("NaN");
         assert_eq!(
             error.to_string(),

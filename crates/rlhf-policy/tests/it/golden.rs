@@ -12,7 +12,7 @@ use rlhf_policy::batch::{Batch, Sequence};
 use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::generate::{Finish, Generation, generate};
+use rlhf_policy::generate::{Decoding, Finish, Generation, generate};
 use rlhf_policy::hf::Checkpoint;
 use rlhf_policy::rope::{Rope, RopeScaling};
 use rlhf_policy::sft::token_losses;
@@ -184,6 +184,9 @@ fn greedy_continuations_equal_those_of_transformers() {
             pad_token_id: 0,
             context_length: 128,
             max_rows: 8,
+            stop: None,
+            layers: None,
+            decoding: Decoding::for_device(device),
         };
         let random = |p: usize, s: usize| stream(0, "greedy", p as u64, s as u64);
         let run = |eos| generate(model, &expected.rows(), &how(eos), &random, device).expect("runs");

@@ -10,7 +10,7 @@ use rlhf_core::rng::stream;
 use rlhf_policy::batch::Sequence;
 use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::generate::{Generation, generate};
+use rlhf_policy::generate::{Decoding, Generation, generate};
 use rlhf_policy::optim::{AdamW, AdamWConfig, Grads};
 use rlhf_policy::weights::{parameters, replaced};
 use rlhf_policy::{sft, superhf};
@@ -43,6 +43,9 @@ fn fine_tuning_learns_eight_sequences_by_heart() {
         pad_token_id: 0,
         context_length: 128,
         max_rows: 8,
+        stop: None,
+        layers: None,
+        decoding: Decoding::for_device(&devices()[0]),
     };
     let random = |p: usize, s: usize| stream(0, "greedy", p as u64, s as u64);
     let said = generate(&plain, &prompts, &how, &random, &devices()[0]).expect("finite");
@@ -117,6 +120,9 @@ fn superhf_rounds(beta: f64, rounds: u64) -> (Vec<f64>, Vec<f64>) {
         pad_token_id: 0,
         context_length: 4,
         max_rows: 256,
+        stop: None,
+        layers: None,
+        decoding: Decoding::for_device(&devices()[0]),
     };
     let mut optim = AdamW::new(AdamWConfig { adam_beta2: 0.9, ..AdamWConfig::torch() });
     let mut mean = vec![0.0; ANSWERS];

@@ -3,6 +3,7 @@
 mod adamw;
 mod cached;
 mod chat;
+mod engine;
 mod folder;
 mod golden;
 mod learning;

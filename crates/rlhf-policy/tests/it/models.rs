@@ -14,7 +14,7 @@ use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::family::Family;
-use rlhf_policy::generate::{Generation, generate};
+use rlhf_policy::generate::{Decoding, Generation, generate};
 use rlhf_policy::hf::{Checkpoint, FileType, MODEL_FILE, Saving, deserialize, save_as, serialize};
 use rlhf_policy::weights::{HostTensor, parameters, scratch};
 use serde::Deserialize;
@@ -122,6 +122,9 @@ fn language_models_of_every_family_say_what_transformers_says() {
                 pad_token_id: 0,
                 context_length: config.max_position_embeddings(),
                 max_rows: 1,
+                stop: None,
+                layers: None,
+                decoding: Decoding::for_device(&device),
             };
             let random = |p: usize, s: usize| stream(0, "greedy", p as u64, s as u64);
             let rollouts = generate(&model, std::slice::from_ref(&tokens), &how, &random, &device);

@@ -8,7 +8,7 @@ use rlhf_core::rng::stream;
 use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::generate::Generation;
+use rlhf_policy::generate::{Decoding, Generation};
 use rlhf_policy::weights::scratch;
 
 /// The CPU devices of this test binary.
@@ -63,6 +63,9 @@ pub(crate) fn plain(n: usize, length: usize) -> Generation {
         pad_token_id: 0,
         context_length: 128,
         max_rows: 64,
+        stop: None,
+        layers: None,
+        decoding: Decoding::Tensor,
     }
 }
 

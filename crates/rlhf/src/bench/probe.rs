@@ -9,7 +9,7 @@ use rlhf_core::rng::stream;
 use rlhf_policy::batch::Sequence;
 use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::generate::{Generation, generate};
+use rlhf_policy::generate::{Decoding, Generation, generate};
 use rlhf_policy::optim::{AdamW, AdamWConfig};
 use rlhf_policy::superhf::gradients;
 
@@ -70,6 +70,9 @@ impl Probe {
             pad_token_id: 0,
             context_length: self.config.max_position_embeddings(),
             max_rows: ROWS.0,
+            stop: None,
+            layers: None,
+            decoding: Decoding::for_device(&self.device),
         };
         let random = |p: usize, s: usize| stream(0, "bench", p as u64, s as u64);
         let rollouts = generate(&self.policy.valid(), &prompts, &how, &random, &self.device)?;

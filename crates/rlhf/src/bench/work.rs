@@ -16,7 +16,7 @@ use rlhf_policy::classifier::Classifier;
 use rlhf_policy::completion::{Cut, Reference, TokenMetrics};
 use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::generate::{self, Generation, generate};
+use rlhf_policy::generate::{self, Decoding, Generation, generate};
 use rlhf_policy::group::{GrpoStep, Rollout, grpo_gradients};
 use rlhf_policy::optim::{AdamW, AdamWConfig, Grads};
 use rlhf_policy::preference::{self, Pair};
@@ -200,12 +200,12 @@ impl Bench {
     ) -> Result<Vec<generate::Rollout>, Error> {
         let how = Generation {
             sampling: Sampling { temperature, ..Sampling::plain() },
-            max_completion_length: NEW_TOKENS,
             num_generations: samples,
-            context_length: self.config.max_position_embeddings(),
-            max_rows: 64,
-            eos_token_ids: Vec::new(),
-            pad_token_id: 0,
+            ..Generation::plain(
+                Decoding::for_device(&self.device),
+                self.config.max_position_embeddings(),
+                NEW_TOKENS,
+            )
         };
         let random = |p: usize, s: usize| stream(self.step, "bench/sample", p as u64, s as u64);
         Ok(generate(policy, prompts, &how, &random, &self.device)?)

@@ -134,7 +134,7 @@ fn one_round(
     let started = Instant::now();
     let chosen = prompts_of_round(config, setting, seed, round);
     let ids: Vec<Vec<u32>> = chosen.iter().map(|p| setting.train_prompts[*p].clone()).collect();
-    let how = rollout_generation(config, setting, cell.n);
+    let how = rollout_generation(config, setting, session, cell.n);
     let random = |p: usize, s: usize| stream(seed, "rollout", round, (chosen[p] as u64) << 32 | s as u64);
     let rollouts = generate(&policy.valid(), &ids, &how, &random, &session.plain)
         .map_err(|e| Error::Failed(format!("step {}: rollout: {e}", session.step() + 1)))?;

@@ -10,7 +10,7 @@ use rlhf_core::rng::stream;
 use rlhf_eval::text::{self, Completion, Pairs};
 use rlhf_policy::batch::{Batch, Sequence};
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::generate::{Finish, Generation, Rollout, generate};
+use rlhf_policy::generate::{Decoding, Finish, Generation, Rollout, generate};
 use rlhf_policy::sft::token_losses;
 use rlhf_policy::trim::trim;
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,13 @@ pub struct Evaluation {
 }
 
 /// How evaluation samples are drawn.
-fn generation(config: &SuperhfPipeline, setting: &Setting, sampling: Sampling, n: usize) -> Generation {
+fn generation(
+    config: &SuperhfPipeline,
+    setting: &Setting,
+    session: &Session,
+    sampling: Sampling,
+    n: usize,
+) -> Generation {
     Generation {
         sampling,
         max_completion_length: config.sampling.max_completion_length.get(),
@@ -103,11 +109,19 @@ fn generation(config: &SuperhfPipeline, setting: &Setting, sampling: Sampling, n
         pad_token_id: setting.tokenizer.pad(),
         context_length: setting.decoder.max_position_embeddings(),
         max_rows: config.sampling.max_rows.get(),
+        stop: None,
+        layers: None,
+        decoding: Decoding::for_device(&session.plain),
     }
 }
 
 /// How rollouts are drawn.
-pub(super) fn rollout_generation(config: &SuperhfPipeline, setting: &Setting, n: usize) -> Generation {
+pub(super) fn rollout_generation(
+    config: &SuperhfPipeline,
+    setting: &Setting,
+    session: &Session,
+    n: usize,
+) -> Generation {
     let s = &config.sampling;
     let sampling = Sampling {
         temperature: s.temperature.get(),
@@ -115,7 +129,7 @@ pub(super) fn rollout_generation(config: &SuperhfPipeline, setting: &Setting, n:
         top_k: s.top_k,
         ..Sampling::plain()
     };
-    generation(config, setting, sampling, n)
+    generation(config, setting, session, sampling, n)
 }
 
 /// `n` answers to every evaluation prompt. The random numbers depend on the seed, the prompt and
@@ -130,7 +144,7 @@ fn answers(
 ) -> Result<Vec<Answer>, Error> {
     let e = &config.evaluation;
     let sampling = Sampling { temperature: e.temperature.get(), top_p: e.top_p.get(), ..Sampling::plain() };
-    let how = generation(config, setting, sampling, n);
+    let how = generation(config, setting, session, sampling, n);
     let random = |p: usize, s: usize| stream(seed, "evaluation", p as u64, s as u64);
     let rollouts = generate(policy, &setting.eval_prompts, &how, &random, &session.plain)?;
     Ok(rollouts.iter().map(|r| answer(config, setting, r)).collect())
@@ -227,7 +241,7 @@ fn sequence_kl(
     seed: u64,
     figures: &mut Figures,
 ) -> Result<(), Error> {
-    let how = generation(config, setting, Sampling::plain(), 1);
+    let how = generation(config, setting, session, Sampling::plain(), 1);
     let random = |p: usize, s: usize| stream(seed, "evaluation/kl", p as u64, s as u64);
     let rollouts = generate(policy, &setting.eval_prompts, &how, &random, &session.plain)?;
     let (mut reverse, mut forward, mut n) = (0.0, 0.0, 0usize);
