@@ -8,7 +8,7 @@ use crate::workspace::Workspace;
 use crate::{Outcome, binary, process, usage_error};
 
 /// What the scripts import.
-const PACKAGES: &[&str] = &["transformers", "tokenizers", "torch", "safetensors", "numpy"];
+const PACKAGES: &[&str] = &["transformers", "tokenizers", "torch", "peft", "safetensors", "numpy"];
 
 /// torch without CUDA: a tenth of the size of PyPI's wheel.
 const CPU_INDEX: &str = "https://download.pytorch.org/whl/cpu";
@@ -29,8 +29,27 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Outcome {
     let rlhf = binary::build(workspace, &[])?;
     let made = make_models(workspace, &python)?;
     let mut check = script(workspace, &python, "check_load.py");
-    process::run(check.arg("--rlhf").arg(rlhf).args(made).args(models))?;
+    process::run(check.arg("--rlhf").arg(&rlhf).args(made).args(models))?;
+    let mut adapters = script(workspace, &python, "check_peft.py");
+    process::run(adapters.arg("--rlhf").arg(&rlhf))?;
+    // Adapters of our own lie where the tests of rlhf-policy leave them.
+    let own = saved_adapters(&workspace.target().join("tmp/adapters"));
+    if own.is_empty() {
+        println!("no adapters of our own to compare: the tests of rlhf-policy save them");
+    } else {
+        let mut check = script(workspace, &python, "check_peft.py");
+        process::run(check.arg("--rlhf").arg(&rlhf).args(own))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folders `NAME/adapter` below `folder`, sorted; none where there is no such folder.
+fn saved_adapters(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut all: Vec<PathBuf> =
+        entries.map(|entry| entry.path().join("adapter")).filter(|a| a.is_dir()).collect();
+    all.sort();
+    all
 }
 
 /// One of our scripts. What it compares lies on this disk: nothing is asked of a hub.

@@ -77,6 +77,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Outcome {
         return Ok(usage_error("peers", "expected a number of rounds and workloads that a peer has"));
     }
     let rlhf = binary::build(workspace, &[])?;
+    let results = workspace.target().join("peers.jsonl");
     let mut workloads: Vec<&str> = RIVALS.iter().map(|r| r.workload).collect();
     workloads.dedup();
     println!("| workload | peer | ours, tokens/s | peer's | ratio | peak, MiB | peer's | ratio |");
@@ -88,7 +89,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Outcome {
         for _ in 0..rounds {
             mine.push(ours(&rlhf, workload)?);
             for (figures, rival) in theirs.iter_mut().zip(&rivals) {
-                figures.push(peer(&python, &scripts, rival)?);
+                figures.push(peer(&python, &scripts, &results, rival)?);
             }
         }
         for (rival, figures) in rivals.iter().zip(&theirs) {
@@ -103,11 +104,11 @@ fn ours(rlhf: &Path, workload: &str) -> Result<Figures, String> {
     figures(&text, "\"median\":", "\"peak_rss_mib\":")
 }
 
-fn peer(python: &Path, scripts: &Path, rival: &Rival) -> Result<Figures, String> {
+fn peer(python: &Path, scripts: &Path, results: &Path, rival: &Rival) -> Result<Figures, String> {
     let mut command = Command::new(python);
     command.arg(rival.script).args(rival.arguments).current_dir(scripts).env("BENCH_THREADS", "2");
     // The scripts append what they print to a file of results as well.
-    command.env("BENCH_RESULTS", std::env::temp_dir().join("rlhf-peers.jsonl"));
+    command.env("BENCH_RESULTS", results);
     let text = output(&mut command)?;
     let mut found = figures(&text, "\"tokens_per_s\":", "\"peak_rss_mb\":")?;
     // A trainer's rate counts its first step, which is slower: the median step is fairer to it.
