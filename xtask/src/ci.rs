@@ -50,6 +50,7 @@ const STEPS: &[(&str, Action)] = &[
     ("rlhf-eval alone", Action::Cargo(&["check", "--release", "-p", "rlhf-eval"])),
     ("rlhf, flex", Action::Cargo(&FLEX)),
     ("rlhf, ndarray", Action::Cargo(&NDARRAY)),
+    ("rlhf, hub", Action::Cargo(&HUB)),
 ];
 
 /// Everything that the twins and the host arithmetic need, tests included, is free of Burn.
@@ -58,6 +59,9 @@ const CORE: [&str; 5] = ["test", "--release", "-p", "rlhf-core", "--no-default-f
 const FLEX: [&str; 7] = ["check", "--release", "-p", "rlhf", "--no-default-features", "--features", "flex"];
 const NDARRAY: [&str; 7] =
     ["check", "--release", "-p", "rlhf", "--no-default-features", "--features", "ndarray"];
+
+/// The hub is asked for nothing: what asks it is compiled.
+const HUB: [&str; 6] = ["check", "--release", "-p", "rlhf", "--features", "hub"];
 
 /// Said beside the features that are checked alone.
 const NOT_CHECKED: &str = "features cuda and wgpu: not checked here, they need their toolkits";

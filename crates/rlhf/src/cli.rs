@@ -14,7 +14,7 @@ use rlhf::pipeline::{self, Start};
 use rlhf::policy::chat::Now;
 use rlhf::policy::hf::{FileType, Saving};
 use rlhf::serve::{self, GenerateOptions, Prompts};
-use rlhf::{bandit, device, golden, plan};
+use rlhf::{bandit, device, golden, hub, plan};
 
 /// Alignment of language models: exact, reproducible, one binary.
 #[derive(Debug, Parser)]
@@ -300,9 +300,11 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
     match command {
         Command::Run(a) => run(&a, out)?,
         Command::Plan(a) => say(out, &plan::plan(&config::load(&a.config, &a.overrides())?)?)?,
-        Command::Logits(a) => serve::logits(&a.model, &a.input, &device::named(&a.device)?, out)?,
+        Command::Logits(a) => {
+            serve::logits(&hub::model(&a.model)?, &a.input, &device::named(&a.device)?, out)?
+        }
         Command::Generate(a) => generate(&a, out)?,
-        Command::Score(a) => serve::score(&a.model, &a.input, &device::named(&a.device)?, out)?,
+        Command::Score(a) => serve::score(&hub::model(&a.model)?, &a.input, &device::named(&a.device)?, out)?,
         Command::Golden(a) => return run_golden(&a, out),
         Command::Bandit(a) => run_bandit(&a.file, out)?,
         Command::Data(Data::Inspect(a)) => return run_inspect(&a, out),
@@ -315,7 +317,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
         }
         Command::Convert(a) => {
             let how = Saving { dtype: a.dtype, max_shard_size: a.max_shard_size };
-            let dir = serve::convert(&a.model, &a.out, &how, &device::named(&a.device)?)?;
+            let dir = serve::convert(&hub::model(&a.model)?, &a.out, &how, &device::named(&a.device)?)?;
             say(out, &[dir.display().to_string()])?;
         }
     }
@@ -386,7 +388,7 @@ fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
         num_return_sequences: a.num_return_sequences,
         stop: a.stop.clone(),
     };
-    serve::completions(&a.model, &prompts, &options, &device::named(&a.device)?, out)
+    serve::completions(&hub::model(&a.model)?, &prompts, &options, &device::named(&a.device)?, out)
 }
 
 /// The time, for chat templates that print the date.

@@ -41,7 +41,7 @@ fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
     let decoder = if c.policy.path.is_empty() {
         c.policy.decoder(c.policy.vocab_size.get(), 0, 1)?
     } else {
-        DecoderConfig::load(std::path::Path::new(&c.policy.path))?
+        DecoderConfig::load(&crate::hub::model(std::path::Path::new(&c.policy.path))?)?
     };
     let parameters = decoder.architecture().n_parameters().unwrap_or(usize::MAX);
     let probe = if parameters <= MOST_PROBED { Some(probe(&decoder, &plain)?) } else { None };

@@ -214,9 +214,17 @@ pub fn ratings(path: impl AsRef<Path>, layout: &Layout, scale: Scale) -> Result<
 
 impl<T> Records<T> {
     fn open(path: &Path, layout: &Layout, fields: &[&str], parse: Parse<T>) -> Result<Self, Error> {
+        let path = &crate::hub::data(path)?;
         layout.check(path, fields)?;
         let rows = Rows::open(path, layout)?;
-        Ok(Self { path: path.into(), layout: layout.clone(), rows, parse, n_read: 0, state: State::Reading })
+        Ok(Self {
+            path: path.as_path().into(),
+            layout: layout.clone(),
+            rows,
+            parse,
+            n_read: 0,
+            state: State::Reading,
+        })
     }
 
     /// Reads the file to its end.

@@ -59,7 +59,10 @@ impl Setting {
             let found = data.eval_prompts.len().to_string();
             return Err(Error::config("config", "task.n_eval_prompts", expected, found));
         }
-        let folder = (!config.policy.path.is_empty()).then(|| Path::new(&config.policy.path));
+        let folder =
+            (!config.policy.path.is_empty()).then(|| crate::hub::model(Path::new(&config.policy.path)));
+        let folder = folder.transpose()?;
+        let folder = folder.as_deref();
         if folder.is_none() && data.sft.is_empty() {
             let expected = "records to train a policy from scratch on, or policy.path with a trained one";
             return Err(Error::config("config", "task.sft_path", expected, "neither"));
