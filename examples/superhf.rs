@@ -35,7 +35,7 @@ const N: usize = 16;
 fn main() -> Result<(), Box<dyn Error>> {
     let smoke = std::env::args().any(|a| a == "--smoke");
     let n_rounds = if smoke { 3 } else { 120 };
-    let plain = device();
+    let plain = device()?;
     let config = DecoderConfig::parse(
         r#"{"model_type":"llama","vocab_size":27,"hidden_size":32,"intermediate_size":64,
             "num_hidden_layers":2,"num_attention_heads":2,"max_position_embeddings":16,"pad_token_id":26}"#,
@@ -110,13 +110,12 @@ fn spell(tokens: &[u32]) -> String {
     tokens.iter().filter_map(|t| char::from_u32('a' as u32 + t)).collect()
 }
 
-#[cfg(feature = "flex")]
-fn device() -> Device {
-    Device::flex()
-}
-
-#[cfg(not(feature = "flex"))]
-#[expect(deprecated, reason = "the deterministic reference device, deprecated upstream, still in Burn 0.22")]
-fn device() -> Device {
-    Device::ndarray()
+/// The first that was built.
+fn device() -> Result<Device, rlhf::error::Error> {
+    let built = [
+        (cfg!(feature = "cuda"), "cuda"),
+        (cfg!(feature = "wgpu"), "wgpu"),
+        (cfg!(feature = "flex"), "flex"),
+    ];
+    rlhf::device::named(built.iter().find(|(built, _)| *built).map_or("ndarray", |(_, name)| name))
 }

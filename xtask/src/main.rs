@@ -7,6 +7,7 @@
 mod binary;
 mod ci;
 mod codegen;
+mod gpu;
 mod head;
 mod interop;
 mod manifest;
@@ -87,6 +88,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[--python EXE] [MODEL_DIR…]",
         about: "compare rlhf with transformers on models of every family, both ways (needs network once)",
         run: interop::run,
+    },
+    Command {
+        name: "gpu-build",
+        arguments: "",
+        about: "the binary for CUDA, stripped, on a machine without GPU, CUDA or LLVM (docs/gpu.md)",
+        run: gpu::run,
     },
     Command {
         name: "mutants",

@@ -52,7 +52,11 @@ pub(crate) trait Fused: Backend {
         v: FloatTensor<Self>,
         how: Attention,
     ) -> FloatTensor<Self>;
-    fn embedding(weight: FloatTensor<Self>, tokens: IntTensor<Self>) -> FloatTensor<Self>;
+    fn embedding(
+        weight: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
+        padding: Option<u32>,
+    ) -> FloatTensor<Self>;
     fn head_logp(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -12,7 +12,7 @@
 pub use activation::{Activation, activate, gated};
 pub use adamw::{AdamWState, AdamWStep, adamw, sum_of_squares};
 pub use attention::{Attention, attention};
-pub use embedding::embedding;
+pub use embedding::{embedding, embedding_with_padding};
 pub use gated_linear::gated_linear;
 pub use head::{HeadLogp, head_logp, head_logp_tied};
 pub use layer_norm::layer_norm;

@@ -17,7 +17,8 @@
 //! - A template stops with an error after [`FUEL`] steps or [`MAX_OUTPUT`] bytes. Both are far beyond
 //!   real templates. The memory it takes meanwhile is not counted: like the weights, a template is
 //!   taken from somebody who is trusted that far.
-//! - Objects in further fields and variables list their keys in alphabetical order.
+//! - Objects in further fields and variables list their keys in alphabetical order; a message has its role
+//!   first and its content next.
 //! - `x ~ y` writes `true`, `false` and `none` in minijinja's way, not Python's.
 
 use std::collections::BTreeMap;
@@ -316,6 +317,7 @@ impl ChatTemplate {
             all.insert("strftime_now".to_owned(), jinja::strftime_now(now));
         }
         let prompt = options.ending == Ending::GenerationPrompt;
+        let messages: Vec<message::InOrder> = messages.into_iter().map(message::InOrder).collect();
         all.insert("messages".to_owned(), Jinja::from_serialize(messages));
         all.insert("add_generation_prompt".to_owned(), Jinja::from(prompt));
         for (name, value) in &options.extra {

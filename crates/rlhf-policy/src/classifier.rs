@@ -5,6 +5,9 @@
 //! r(x) = W h_last(x)
 //! ```
 //!
+//! The last real token is the last one that is not `pad_token_id` of `config.json`, as in `transformers`: where
+//! the end token pads too, a row that ends with it is read one token earlier.
+//!
 //! Rows are padded on the right to a multiple of [`COLUMN_BLOCK`] and never scored alone in a
 //! batch of one, so a row's sums have one shape whatever stands beside it: its score is the same
 //! to the bit alone and in any batch on the CPU devices.
@@ -25,6 +28,8 @@ pub struct Classifier {
     pub model: Trunk,
     /// The head, without bias.
     pub score: Score,
+    #[module(skip)]
+    padding: Option<u32>,
 }
 
 /// `[labels, hidden]` weights of the head.
@@ -57,7 +62,16 @@ impl Classifier {
         let d = config.hidden_size();
         let weight = transpose(&source("score.weight", &[labels, d])?, labels, d);
         let data = TensorData::new(weight, [d, labels]);
-        Ok(Self { model, score: Score { weight: Param::from_data(data, device) } })
+        let padding = config.token_ids("pad_token_id").first().copied();
+        Ok(Self { model, score: Score { weight: Param::from_data(data, device) }, padding })
+    }
+
+    /// The place of the token that is read; the first where every one is padding.
+    fn last_real(&self, row: &[u32]) -> usize {
+        match self.padding {
+            Some(pad) => row.iter().rposition(|token| *token != pad).unwrap_or(0),
+            None => row.len() - 1,
+        }
     }
 
     /// Rows of the head.
@@ -104,7 +118,7 @@ impl Classifier {
             for (j, token) in row.iter().enumerate() {
                 tokens[i * t + j] = i64::from(*token);
             }
-            last[i] = (i * t + row.len() - 1) as i64;
+            last[i] = (i * t + self.last_real(row)) as i64;
         }
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [b, t]), &device);
         let last = Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &device);

@@ -73,6 +73,11 @@ impl DecoderConfig {
             generation::check_ids(raw.get(key), key)?;
         }
         fields.labels()?;
+        check_class(&raw, family)?;
+        if raw.get("quantization_config").is_some_and(|v| !v.is_null()) {
+            let expected = "none: weights as f32, bf16 or f16";
+            return Err(Error::config("quantization_config", expected, "one"));
+        }
         Ok(Self { family, architecture, raw, generation })
     }
 
@@ -233,6 +238,17 @@ fn name_labels(map: &mut Map<String, Value>, labels: usize) {
     let from: Map<String, Value> = (0..labels).map(|i| (name(i), json!(i))).collect();
     map.insert("id2label".to_owned(), Value::Object(to));
     map.insert("label2id".to_owned(), Value::Object(from));
+}
+
+/// Whether `architectures` names a model that this family has here.
+fn check_class(raw: &Map<String, Value>, family: Family) -> Result<(), Error> {
+    let Some(class) = raw.get("architectures").and_then(|v| v.get(0)) else { return Ok(()) };
+    let known = [family.causal_class(), family.classifier_class()];
+    let bare = family.causal_class().replace("ForCausalLM", "Model").replace("LMHeadModel", "Model");
+    match class.as_str() {
+        Some(name) if known.contains(&name) || name == bare => Ok(()),
+        _ => Err(Error::config("architectures", known.join(" or "), class)),
+    }
 }
 
 #[cfg(test)]

@@ -235,14 +235,7 @@ impl Trunk {
     }
 
     fn embedded(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let h = self.embed_tokens.forward(tokens.clone());
-        let h = match self.architecture.padding {
-            Some(token) if h.device().is_autodiff() => {
-                let is_padding = tokens.equal_elem(i64::from(token)).unsqueeze_dim::<3>(2);
-                h.clone().mask_where(is_padding.expand(h.dims()), h.detach())
-            }
-            _ => h,
-        };
+        let h = self.embed_tokens.forward_with_padding(tokens, self.architecture.padding);
         let scale = self.architecture.embedding_scale;
         if (scale - 1.0).abs() > 0.0 { h.mul_scalar(scale) } else { h }
     }

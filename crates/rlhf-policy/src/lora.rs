@@ -47,9 +47,10 @@ impl Lora {
         rlhf_kernels::linear(low, self.b.val(), None)
     }
 
-    /// The change of an embedding's rows: `[B, T] -> [B, T, hidden]`.
-    pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let low = rlhf_kernels::embedding(self.a.val(), tokens).mul_scalar(self.scale);
+    /// The change of an embedding's rows: `[B, T] -> [B, T, hidden]`. The row of A for `padding` gets no
+    /// gradient.
+    pub fn embed(&self, tokens: Tensor<2, Int>, padding: Option<u32>) -> Tensor<3> {
+        let low = rlhf_kernels::embedding_with_padding(self.a.val(), tokens, padding).mul_scalar(self.scale);
         rlhf_kernels::linear(low, self.b.val(), None)
     }
 

@@ -113,10 +113,10 @@ impl Embedding {
         Ok(Self { weight, lora: None, head: None, base: None, tied: TiedAdapter::Separate })
     }
 
-    /// `[B, T] -> [B, T, hidden]`.
-    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let change = self.lora.as_ref().map(|lora| lora.embed(tokens.clone()));
-        let rows = rlhf_kernels::embedding(self.weight.val(), tokens);
+    /// `[B, T] -> [B, T, hidden]`; the row of `padding` gets no gradient.
+    pub fn forward_with_padding(&self, tokens: Tensor<2, Int>, padding: Option<u32>) -> Tensor<3> {
+        let change = self.lora.as_ref().map(|lora| lora.embed(tokens.clone(), padding));
+        let rows = rlhf_kernels::embedding_with_padding(self.weight.val(), tokens, padding);
         match change {
             Some(change) => rows + change,
             None => rows,

@@ -11,6 +11,7 @@ use rlhf_core::rng::stream;
 use crate::architecture::NormKind;
 use crate::config::DecoderConfig;
 use crate::error::Error;
+use crate::family::Family;
 
 /// One parameter on the host, laid out as Hugging Face stores it.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,12 @@ pub fn scratch(
     let std = config.initializer_range();
     // 1 + w multiplies where norms are offset.
     let one = if config.architecture().norm == NormKind::RmsOffset { 0.0 } else { 1.0 };
+    // GPT-2 scales what is added to the stream by 1/√(2 · blocks), for it is added so often.
+    let added = if config.family() == Family::Gpt2 {
+        std / (2.0 * config.architecture().layers.len() as f64).sqrt()
+    } else {
+        std
+    };
     move |name, shape| {
         let n = shape.iter().product();
         let mut values = Vec::new();
@@ -45,6 +52,8 @@ pub fn scratch(
             values.resize(n, 0.0);
         } else {
             let mut rng = stream(seed, &format!("init/{name}"), 0, 0);
+            let joins = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+            let std = if joins { added } else { std };
             values.extend((0..n).map(|_| (std * normal(&mut rng)) as f32));
         }
         Ok(values)

@@ -13,7 +13,7 @@ use rlhf::error::Error;
 use rlhf::pipeline::{self, Start};
 use rlhf::policy::chat::Now;
 use rlhf::policy::hf::{FileType, Saving};
-use rlhf::serve::{self, GenerateOptions, Prompts};
+use rlhf::serve::{self, GenerateOptions, PromptKind, Prompts};
 use rlhf::{bandit, device, golden, hub, plan};
 
 /// Alignment of language models: exact, reproducible, one binary.
@@ -34,7 +34,8 @@ enum Command {
     Logits(Ask),
     /// Completions of a model folder (JSONL out)
     Generate(Generate),
-    /// Scores of a reward folder: lines {"text"}, {"input_ids"} or {"prompt","completion"} in, {"reward"} out
+    /// Scores of a reward folder: lines {"text"}, {"input_ids"}, {"prompt","completion"} or {"messages"} in,
+    /// {"reward"} out ({"logits"} where the classifier has several labels)
     Score(Ask),
     /// Runs golden files through the losses
     Golden(Golden),
@@ -304,7 +305,9 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
             serve::logits(&hub::model(&a.model)?, &a.input, &device::named(&a.device)?, out)?
         }
         Command::Generate(a) => generate(&a, out)?,
-        Command::Score(a) => serve::score(&hub::model(&a.model)?, &a.input, &device::named(&a.device)?, out)?,
+        Command::Score(a) => {
+            serve::score(&hub::model(&a.model)?, &a.input, now(), &device::named(&a.device)?, out)?
+        }
         Command::Golden(a) => return run_golden(&a, out),
         Command::Bandit(a) => run_bandit(&a.file, out)?,
         Command::Data(Data::Inspect(a)) => return run_inspect(&a, out),
@@ -372,14 +375,18 @@ fn generate(a: &Generate, out: &mut dyn Write) -> Result<(), Error> {
         .validate()
         .map_err(|e| Error::config("command line", e.what, e.expected, e.found.to_string()))?;
     let prompts = match (&a.prompt, &a.input, a.chat) {
-        (Some(prompt), _, false) => Prompts::Texts(vec![prompt.clone()]),
+        (Some(prompt), _, false) => Prompts::text(prompt),
         (Some(prompt), _, true) => Prompts::chat(prompt, now()),
         (None, Some(path), false) => {
             let loaded = rlhf::data::prompts(path, &Default::default())?.load(OnBadRecord::Fail)?;
-            Prompts::Texts(loaded.records.into_iter().map(|r| r.prompt).collect())
+            let texts = loaded.records.into_iter().map(|r| r.prompt).collect();
+            Prompts { what: PromptKind::Texts(texts), from: Some(path.clone()) }
         }
-        (None, Some(path), true) => Prompts::Chats { chats: serve::chats(path)?, now: now() },
-        (None, None, _) => Prompts::Texts(Vec::new()),
+        (None, Some(path), true) => {
+            let what = PromptKind::Chats { chats: serve::chats(path)?, now: now() };
+            Prompts { what, from: Some(path.clone()) }
+        }
+        (None, None, _) => Prompts { what: PromptKind::Texts(Vec::new()), from: None },
     };
     let options = GenerateOptions {
         max_new_tokens: a.max_new_tokens,

@@ -23,7 +23,7 @@ mod score;
 
 pub use folder::{convert, init};
 pub use logits::logits;
-pub use prompts::{Prompts, chats};
+pub use prompts::{PromptKind, Prompts, chats};
 pub use score::score;
 
 /// Rows of one forward pass.
@@ -78,7 +78,9 @@ pub struct GenerateOptions {
 
 /// Writes one JSON line a completion: `prompt`, `completion`, `token_ids`, `logprobs` (under the
 /// sampling distribution, nats). A completion ends with a token of `eos_token_id` in
-/// `generation_config.json`, or else in `config.json`, or else with the tokenizer's end token.
+/// `generation_config.json`, or else in `config.json`, or else with the tokenizer's end token; how it is sampled
+/// the options alone say. A sample depends on the seed, its prompt's tokens and its number among that prompt's
+/// samples, not on the prompt's place among others.
 ///
 /// # Errors
 /// A model folder that cannot be used, a prompt that is empty or leaves no room, a conversation that the
@@ -106,7 +108,12 @@ pub fn completions(
             options.max_new_tokens,
         )
     };
-    let random = |p: usize, s: usize| stream(options.seed, "generate", p as u64, s as u64);
+    let streams = prompts::streams(&rows);
+    let per_prompt = options.num_return_sequences as u64;
+    let random = |p: usize, s: usize| {
+        let (prompt, again) = streams[p];
+        stream(options.seed, "generate", prompt, again * per_prompt + s as u64)
+    };
     for rollout in generate(&policy, &ids, &how, &random, device)? {
         let ended = rollout.finish == Finish::Eos;
         let text = &rollout.tokens[..rollout.tokens.len() - usize::from(ended)];

@@ -69,8 +69,12 @@ macro_rules! implement {
                 attention::$plain$(::<$generic>)?(q, k, v, how)
             }
 
-            fn embedding(weight: FloatTensor<Self>, tokens: IntTensor<Self>) -> FloatTensor<Self> {
-                embedding::$plain$(::<$generic>)?(weight, tokens)
+            fn embedding(
+                weight: FloatTensor<Self>,
+                tokens: IntTensor<Self>,
+                padding: Option<u32>,
+            ) -> FloatTensor<Self> {
+                embedding::$plain$(::<$generic>)?(weight, tokens, padding)
             }
 
             fn head_logp(

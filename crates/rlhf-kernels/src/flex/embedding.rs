@@ -66,7 +66,7 @@ fn shape_of(tokens: &FlexTensor) -> [usize; 2] {
     [shape[0], shape[1]]
 }
 
-pub(super) fn plain(weight: FlexTensor, tokens: FlexTensor) -> FlexTensor {
+pub(super) fn plain(weight: FlexTensor, tokens: FlexTensor, _: Option<u32>) -> FlexTensor {
     let (weight, shape) = (dense(weight), shape_of(&tokens));
     let rows = weight.layout().shape()[0];
     forward(&weight, &indices("embedding", tokens, rows), shape)
@@ -75,12 +75,17 @@ pub(super) fn plain(weight: FlexTensor, tokens: FlexTensor) -> FlexTensor {
 pub(super) fn tracked<C: CheckpointStrategy>(
     weight: FloatTensor<Autodiff<Flex, C>>,
     tokens: IntTensor<Autodiff<Flex, C>>,
+    padding: Option<u32>,
 ) -> FloatTensor<Autodiff<Flex, C>> {
     let node = weight.node();
     let (weight, shape) = (dense(weight.into_primitive()), shape_of(&tokens));
     let rows = weight.layout().shape()[0];
-    let tokens = indices("embedding", tokens, rows);
+    let mut tokens = indices("embedding", tokens, rows);
     let out = forward(&weight, &tokens, shape);
+    if let Some(padding) = padding.and_then(|p| usize::try_from(p).ok()) {
+        // A row beyond the table is in no range: nothing is added for it.
+        tokens.iter_mut().filter(|token| **token == padding).for_each(|token| *token = rows);
+    }
     match Embedding.prepare::<C>([node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(Saved { tokens, rows }, out),
         OpsKind::UnTracked(prep) => prep.finish(out),

@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 use rlhf_kernels::{
-    Activation, Attention, HeadLogp, activate, attention, embedding, gated, gated_linear, head_logp,
-    head_logp_tied, layer_norm, linear, rms_norm, rope,
+    Activation, Attention, HeadLogp, activate, attention, embedding_with_padding, gated, gated_linear,
+    head_logp, head_logp_tied, layer_norm, linear, rms_norm, rope,
 };
 
 use crate::common::{agree, close, flat, fused, host, indices, ints, plain, random};
@@ -89,10 +89,13 @@ fn attention_with_groups_windows_and_caps() {
 fn rows_of_a_table() {
     for (v, n, b, t) in [(1, 1, 1, 1), (7, 3, 2, 5), (3000, 8, 4, 100)] {
         let tokens = indices(4, b * t, v);
-        agree(&format!("embedding {v} {n}"), &[random(1, v * n)], &|x| {
-            let tokens = ints(&tokens, &x[0].device()).reshape([b, t]);
-            embedding(x[0].clone().reshape([v, n]), tokens).reshape([b * t * n])
-        });
+        for padding in [None, Some(tokens[0] as u32)] {
+            agree(&format!("embedding {v} {n} {padding:?}"), &[random(1, v * n)], &|x| {
+                let tokens = ints(&tokens, &x[0].device()).reshape([b, t]);
+                let table = x[0].clone().reshape([v, n]);
+                embedding_with_padding(table, tokens, padding).reshape([b * t * n])
+            });
+        }
     }
 }
 

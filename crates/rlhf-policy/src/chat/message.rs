@@ -1,5 +1,7 @@
 //! One turn of a conversation.
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
@@ -45,6 +47,26 @@ impl Message {
         all.insert("role".to_owned(), json!(self.role));
         all.insert("content".to_owned(), content);
         Value::Object(all)
+    }
+}
+
+/// A message with its role first and its content next, as people write it: templates may print it whole.
+pub(super) struct InOrder(pub(super) Value);
+
+impl Serialize for InOrder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Value::Object(fields) = &self.0 else { return self.0.serialize(serializer) };
+        let first = ["role", "content"];
+        let mut map = serializer.serialize_map(Some(fields.len()))?;
+        for key in first {
+            if let Some(value) = fields.get(key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        for (key, value) in fields.iter().filter(|(key, _)| !first.contains(&key.as_str())) {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
     }
 }
 

@@ -123,3 +123,28 @@ fn one_map_of_queries_keys_and_values_has_as_many_heads_of_each() {
         assert_eq!((it.num_key_value_heads, it.head_dim), (4, 8), "{family}");
     }
 }
+
+#[test]
+fn classes_of_other_models_and_quantised_weights_are_refused() {
+    let error = |change: &str| DecoderConfig::parse(&text(change)).expect_err("refused").to_string();
+    assert_eq!(
+        error(r#","architectures":["FooForCausalLM"]"#),
+        "config.json: architectures: expected LlamaForCausalLM or LlamaForSequenceClassification, \
+         found \"FooForCausalLM\""
+    );
+    assert!(error(r#","architectures":["MistralForCausalLM"]"#).contains("expected LlamaForCausalLM"));
+    assert!(error(r#","quantization_config":{"bits":4}"#).contains("quantization_config: expected none"));
+    for class in ["LlamaForCausalLM", "LlamaModel", "LlamaForSequenceClassification"] {
+        DecoderConfig::parse(&text(&format!(",\"architectures\":[\"{class}\"]"))).expect("known");
+    }
+}
+
+#[test]
+fn gemma_3_caps_logits_and_never_scores() {
+    let json = r#"{"model_type":"gemma3_text","vocab_size":8,"hidden_size":8,"intermediate_size":8,
+        "num_hidden_layers":1,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":4,
+        "max_position_embeddings":8,"attn_logit_softcapping":5.0,"final_logit_softcapping":3.0}"#;
+    let config = DecoderConfig::parse(json).expect("valid");
+    assert_eq!(config.architecture().attention_softcap, None);
+    assert_eq!(config.architecture().logit_softcap, Some(3.0));
+}

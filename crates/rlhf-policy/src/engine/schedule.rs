@@ -85,7 +85,7 @@ pub(crate) fn run(
         n_held: 0,
         rows: Vec::new(),
         logits: Vec::new(),
-        done: Vec::with_capacity(prompts.len() * how.num_generations),
+        done: Vec::new(),
     };
     let mut tokens = Vec::new();
     loop {

@@ -22,7 +22,8 @@ fn read(config: &Fields<'_>) -> Result<Architecture, Error> {
     }
     let mut it = gemma2::gemma(config)?;
     it.qk_norm = QkNorm::Head;
-    it.attention_softcap = config.cap("attn_logit_softcapping", None)?;
+    // `transformers` keeps `attn_logit_softcapping` in the config of this family and does not use it.
+    it.attention_softcap = None;
     it.logit_softcap = config.cap("final_logit_softcapping", None)?;
     let d = it.head_dim;
     it.ropes = config.gemma3_ropes(d)?;

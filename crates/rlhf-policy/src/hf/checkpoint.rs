@@ -119,6 +119,26 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// Whether the head that a tied language model leaves unread is the embedding; a model whose head was
+    /// asked for, or whose folder has none, has nothing to check.
+    ///
+    /// # Errors
+    /// A head beside tied embeddings that is another matrix, or one that cannot be read.
+    pub fn check_tied_head(&self) -> Result<(), Error> {
+        let places = ["lm_head.weight", "model.embed_tokens.weight"].map(|n| self.place_of(n));
+        let [Some((head, a)), Some((table, b))] = places else { return Ok(()) };
+        if self.asked.contains(&head) || self.files[a].floats(&head)? == self.files[b].floats(&table)? {
+            return Ok(());
+        }
+        Err(Error::Tensor {
+            name: head,
+            expected: format!("the numbers of {table}, since tie_word_embeddings is true"),
+            found: format!("others, in {}", self.dir.display()),
+        })
+    }
+}
+
 /// The files that an index names, each of which must hold what the index says.
 fn shards(dir: &Path, index: &Path) -> Result<Vec<TensorFile>, Error> {
     let value: Value = serde_json::from_str(&read_text(index)?)

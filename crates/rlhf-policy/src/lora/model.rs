@@ -119,6 +119,7 @@ impl Decoder {
         let mut checkpoint = Checkpoint::open(&folder, config.family())?;
         let model = Self::build(&config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
         checkpoint.finish()?;
+        checkpoint.check_tied_head()?;
         model.load_adapter(dir, &config)
     }
 }

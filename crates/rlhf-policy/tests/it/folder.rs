@@ -36,6 +36,7 @@ fn load(dir: &Path) -> Result<Decoder, Error> {
     let mut checkpoint = Checkpoint::open(dir, config.family())?;
     let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0])?;
     checkpoint.finish()?;
+    checkpoint.check_tied_head()?;
     Ok(model)
 }
 
@@ -213,6 +214,7 @@ fn a_missing_tensor_a_wrong_shape_and_an_unknown_one_are_named() {
 fn old_rotary_tables_and_a_tied_head_may_lie_in_the_file() {
     let config = with(&small(), &json!({"tie_word_embeddings": true}));
     let mut p = some();
+    p.insert("lm_head.weight".to_owned(), p["model.embed_tokens.weight"].clone());
     p.insert(
         "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(),
         HostTensor { shape: vec![2], data: vec![0.0; 2] },
@@ -491,4 +493,21 @@ fn labels_keep_their_names_where_there_are_as_many() {
     };
     assert_eq!((&saved(2)["id2label"], &saved(2)["label2id"]), (&names, &of));
     assert_eq!(saved(3)["id2label"], json!({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}));
+}
+
+#[test]
+fn a_head_beside_tied_embeddings_must_be_the_embedding() {
+    let config = with(&small(), &json!({"tie_word_embeddings": true}));
+    let mut p = some();
+    p.insert("lm_head.weight".to_owned(), p["model.embed_tokens.weight"].clone());
+    let dir = TempDir::new().expect("a folder");
+    save(dir.path(), &config, ModelKind::Causal, &p).expect("written");
+    load(dir.path()).expect("the same numbers twice");
+    p.get_mut("lm_head.weight").expect("there").data[3] += 1.0;
+    save(dir.path(), &config, ModelKind::Causal, &p).expect("written");
+    let error = refused(dir.path());
+    assert!(
+        error.starts_with("tensor lm_head.weight: expected the numbers of model.embed_tokens.weight"),
+        "{error}"
+    );
 }

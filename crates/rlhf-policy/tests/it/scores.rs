@@ -62,3 +62,21 @@ fn every_token_of_a_row_counts_and_nothing_behind_it() {
     }
     assert!((score(&row) - score(&row[..9])).abs() > 1e-4);
 }
+
+#[test]
+fn padding_at_the_end_of_a_row_is_not_read() {
+    // As in `transformers`: the last token that is not `pad_token_id`, the first where every one is.
+    let device = &devices()[0];
+    let config = with(&small(), &json!({"pad_token_id": 7}));
+    let model = classifier(&config, 41, device);
+    let score = |row: &[u32]| model.score_rows(&[row.to_vec()], 0, 1)[0];
+    assert_eq!(bits(&[score(&[3, 4, 7, 7])]), bits(&[score(&[3, 4])]));
+    assert_eq!(
+        bits(&[score(&[3, 7, 4])]),
+        bits(&[classifier(&small(), 41, device).score_rows(&[vec![3, 7, 4]], 0, 1)[0]])
+    );
+    assert_eq!(bits(&[score(&[7, 7])]), bits(&[score(&[7])]));
+    let without = classifier(&small(), 41, device);
+    let read = without.score_rows(&[vec![3, 4, 7]], 0, 1)[0];
+    assert!((read - score(&[3, 4, 7])).abs() > 1e-6, "without a padding token the last one is read");
+}

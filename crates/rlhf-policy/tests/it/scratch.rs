@@ -1,5 +1,6 @@
 //! Scratch parameters come from the seed and the tensor's own name.
 
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::hf::serialize;
 use rlhf_policy::weights::{HostTensor, parameters, replaced, scratch};
 
@@ -70,4 +71,22 @@ fn training_parameters_keep_their_gradients_when_replaced() {
     assert_eq!(grads.names().count(), p.len());
     let other = decoder(&small(), 2, &device);
     close("loss", loss, rlhf_policy::sft::gradients(&other, &[&s], 1, 0).1, 1e-7);
+}
+
+#[test]
+fn gpt2_scales_what_is_added_to_the_stream() {
+    let config = DecoderConfig::parse(
+        r#"{"model_type":"gpt2","vocab_size":8,"n_embd":8,"n_head":2,"n_layer":8,"n_positions":8,
+            "initializer_range":0.1}"#,
+    )
+    .expect("valid");
+    let mut source = scratch(3, &config);
+    let mut deviation = |name: &str| {
+        let all = source(name, &[100, 100]).expect("given");
+        (all.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 1e4).sqrt()
+    };
+    // Ten thousand draws: the deviation of the deviation is 0.7 %.
+    assert!((deviation("model.layers.0.mlp.up_proj.weight") - 0.1).abs() < 0.003);
+    assert!((deviation("model.layers.0.mlp.down_proj.weight") - 0.1 / 4.0).abs() < 0.0008);
+    assert!((deviation("model.layers.0.self_attn.o_proj.weight") - 0.1 / 4.0).abs() < 0.0008);
 }

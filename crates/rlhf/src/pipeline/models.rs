@@ -132,14 +132,29 @@ pub fn check_vocabulary(dir: &Path, tokenizer: &Tokenizer, config: &DecoderConfi
     )))
 }
 
+/// A folder of the other kind is told by its kind, not by the first tensor that it lacks.
+fn check_kind(dir: &Path, config: &DecoderConfig, expected: &str, holds: bool) -> Result<(), Error> {
+    if holds {
+        return Ok(());
+    }
+    let found = match config.kind() {
+        ModelKind::Causal => "a language model",
+        ModelKind::Classifier { .. } => "a classifier",
+    };
+    let file = dir.join("config.json");
+    Err(Error::Failed(format!("{}: architectures: expected {expected}, found {found}", file.display())))
+}
+
 /// The decoder of a Hugging Face folder.
 ///
 /// # Errors
 /// A tensor that is missing, unknown or of another shape.
 pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Decoder, Error> {
     let mut checkpoint = Checkpoint::open(dir, config.family())?;
+    check_kind(dir, config, "a language model", config.kind() == ModelKind::Causal)?;
     let policy = Decoder::build(config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
     checkpoint.finish()?;
+    checkpoint.check_tied_head()?;
     Ok(policy)
 }
 
@@ -149,6 +164,7 @@ pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Resu
 /// A tensor that is missing, unknown or of another shape; a config with another number of labels.
 pub fn load_classifier(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Classifier, Error> {
     let mut checkpoint = Checkpoint::open(dir, config.family())?;
+    check_kind(dir, config, "a reward model or classifier", checkpoint.shape("score.weight").is_some())?;
     let labels = checkpoint.shape("score.weight").and_then(|s| s.first().copied()).unwrap_or(1);
     if let Some(said) = config.labels().filter(|said| *said != labels) {
         return Err(Error::Failed(format!(

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::Device;
+use rlhf_policy::chat::{Message, Now, RenderOptions, messages};
+use rlhf_policy::tokenizer::{Ends, Spelling, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,7 +14,7 @@ use crate::error::Error;
 use crate::pipeline::models::{self, Reads, SavedBag};
 
 /// The forms of a line of `rlhf score`.
-const FORMS: &str = "{\"text\"}, {\"input_ids\"} or {\"prompt\",\"completion\"}";
+const FORMS: &str = "{\"text\"}, {\"input_ids\"}, {\"prompt\",\"completion\"} or {\"messages\"}";
 
 /// One record of `rlhf score`.
 #[derive(Debug, Deserialize)]
@@ -22,6 +24,7 @@ struct Input {
     input_ids: Option<Vec<u32>>,
     prompt: Option<String>,
     completion: Option<String>,
+    messages: Option<Value>,
 }
 
 /// What a line of `rlhf score` asks.
@@ -29,19 +32,28 @@ enum ToScore {
     Text(String),
     Ids(Vec<u32>),
     Pair { prompt: String, completion: String },
+    Chat(Vec<Message>),
 }
 
-/// Writes `{"reward": r}` for each line `{"text"}`, `{"input_ids"}` or `{"prompt","completion"}`; a
-/// classifier with more than one label has no reward, and gets `{"logits": […]}`. Texts are scored as
-/// they stand, without an end token added.
+/// Writes `{"reward": r}` for each line `{"text"}`, `{"input_ids"}`, `{"prompt","completion"}` or
+/// `{"messages"}`; a classifier with more than one label has no reward, and gets `{"logits": […]}`. A text's
+/// tokens are those that the tokenizer of `transformers` gives: special tokens that it spells are tokens, and
+/// what the file's post-processor adds is added. A prompt and its completion are tokenised one by one behind
+/// the start token. Conversations go through the chat template.
 ///
 /// # Errors
 /// A model folder or a line that cannot be used, a reward that is not finite.
-pub fn score(model: &Path, input: &Path, device: &Device, out: &mut dyn Write) -> Result<(), Error> {
+pub fn score(
+    model: &Path,
+    input: &Path,
+    now: Now,
+    device: &Device,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let given = read(input)?;
     let rewards = match SavedBag::load(model)? {
         Some(saved) => bag_rewards(&saved, input, &given)?.into_iter().map(|r| vec![r]).collect(),
-        None => classifier_logits(model, input, &given, device)?,
+        None => classifier_logits(model, input, &given, now, device)?,
     };
     for (logits, (line, _)) in rewards.into_iter().zip(given) {
         if let Some(value) = logits.iter().find(|x| !x.is_finite()) {
@@ -69,13 +81,22 @@ fn read(input: &Path) -> Result<Vec<(usize, ToScore)>, Error> {
         let wrong = |found: String| Error::record(input, n + 1, "(line)", FORMS, found);
         let given: Input = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
         let to_score = match given {
-            Input { input_ids: Some(ids), text: None, prompt: None, completion: None } => ToScore::Ids(ids),
-            Input { text: Some(text), input_ids: None, prompt: None, completion: None } => {
+            Input { input_ids: Some(ids), text: None, prompt: None, completion: None, messages: None } => {
+                ToScore::Ids(ids)
+            }
+            Input { text: Some(text), input_ids: None, prompt: None, completion: None, messages: None } => {
                 ToScore::Text(text)
             }
-            Input { prompt: Some(prompt), completion: Some(completion), text: None, input_ids: None } => {
-                ToScore::Pair { prompt, completion }
+            Input { messages: Some(chat), text: None, prompt: None, completion: None, input_ids: None } => {
+                ToScore::Chat(messages(&chat).map_err(|e| wrong(e.to_string()))?)
             }
+            Input {
+                prompt: Some(prompt),
+                completion: Some(completion),
+                text: None,
+                input_ids: None,
+                messages: None,
+            } => ToScore::Pair { prompt, completion },
             _ => return Err(wrong(line.to_owned())),
         };
         all.push((n + 1, to_score));
@@ -94,9 +115,12 @@ fn bag_rewards(saved: &SavedBag, input: &Path, given: &[(usize, ToScore)]) -> Re
         (ToScore::Pair { prompt, completion }, Reads::Text) => {
             Ok(saved.bag.reward(&format!("{prompt}{completion}")))
         }
-        (ToScore::Ids(_), _) => {
-            let expected = "text, which a bag of words reads";
-            Err(Error::record(input, *line, "input_ids", expected, "token ids"))
+        (ToScore::Ids(_) | ToScore::Chat(_), _) => {
+            let (field, found) = match to_score {
+                ToScore::Ids(_) => ("input_ids", "token ids"),
+                _ => ("messages", "a conversation"),
+            };
+            Err(Error::record(input, *line, field, "text, which a bag of words reads", found))
         }
     };
     given.iter().map(reward).collect()
@@ -106,6 +130,7 @@ fn classifier_logits(
     model: &Path,
     input: &Path,
     given: &[(usize, ToScore)],
+    now: Now,
     device: &Device,
 ) -> Result<Vec<Vec<f64>>, Error> {
     let config = models::load_config(model)?;
@@ -119,13 +144,45 @@ fn classifier_logits(
         None
     };
     let classifier = models::open_classifier(model, device)?.model;
-    let encode = |text: &str| tokenizer.as_ref().map(|t| t.encode(text)).unwrap_or_default();
+    let encode = |text: &str| tokenizer.as_ref().map(|t| t.encode_special(text)).unwrap_or_default();
+    let whole = |text: &str| {
+        let ids = tokenizer.as_ref().map(|t| t.ids(text, Spelling::Token, Ends::Added));
+        ids.unwrap_or_default()
+    };
+    let start = tokenizer.as_ref().and_then(Tokenizer::start);
+    let template = if given.iter().any(|(_, to_score)| matches!(to_score, ToScore::Chat(_))) {
+        Some(models::load_template(model)?)
+    } else {
+        None
+    };
     let mut rows = Vec::with_capacity(given.len());
     for (line, to_score) in given {
         let ids = match to_score {
             ToScore::Ids(ids) => ids.clone(),
-            ToScore::Text(text) => encode(text),
-            ToScore::Pair { prompt, completion } => [encode(prompt), encode(completion)].concat(),
+            ToScore::Text(text) => whole(text),
+            ToScore::Pair { prompt, completion } => {
+                let both = [encode(prompt), encode(completion)].concat();
+                start.filter(|id| both.first() != Some(id)).into_iter().chain(both).collect()
+            }
+            ToScore::Chat(chat) => {
+                let encoded = template.as_ref().zip(tokenizer.as_ref()).map(|(template, tokenizer)| {
+                    template.encode(
+                        tokenizer,
+                        chat,
+                        &RenderOptions { now: Some(now), ..RenderOptions::conversation() },
+                    )
+                });
+                let wrong = |e: rlhf_policy::error::Error| {
+                    Error::record(
+                        input,
+                        *line,
+                        "messages",
+                        "a conversation that the template takes",
+                        e.to_string(),
+                    )
+                };
+                encoded.transpose().map_err(wrong)?.unwrap_or_default()
+            }
         };
         if ids.is_empty() {
             return Err(Error::record(input, *line, "(line)", "at least one token", "none"));

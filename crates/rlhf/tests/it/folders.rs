@@ -318,13 +318,85 @@ fn a_tokenizer_that_does_not_fit_and_prompts_that_do_not() {
     tokenizer(&dir.path().join("m"), 4);
     ask("abcd", "2").ok();
     ask("", "2")
-        .fails(1, "prompt 1: expected at least one token, found none (the tokenizer puts no start token)");
+        .fails(1, "prompt: expected at least one token (the tokenizer puts no start token), found none");
     ask(&"abc".repeat(11), "2")
-        .fails(1, "prompt 1: expected at most 30 tokens (the context of 32 less --max-new-tokens), found 33");
+        .fails(1, "prompt: expected at most 30 tokens (the context of 32 less --max-new-tokens), found 33");
     tokenizer(&dir.path().join("m"), 5);
     let message =
         "m/tokenizer.json: vocabulary: expected at most 6 tokens (vocab_size of m/config.json), found 7";
     ask("a", "2").fails(1, message);
     fs::write(dir.path().join("in.jsonl"), "{\"text\":\"a\"}\n").unwrap();
     run(dir.path(), &["score", "--model", "m", "--input", "in.jsonl"]).fails(1, message);
+}
+
+/// A post-processor that puts `</s>` before a text.
+fn starting(dir: &Path) {
+    let path = dir.join("tokenizer.json");
+    let mut file = json_of(&path);
+    let start = json!({"SpecialToken": {"id": "</s>", "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    file["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [start, text],
+        "pair": [start, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"</s>": {"id": "</s>", "ids": [0], "tokens": ["</s>"]}}
+    });
+    fs::write(path, file.to_string()).unwrap();
+    let config = r#"{"bos_token":"</s>","eos_token":"</s>","pad_token":"<pad>"}"#;
+    fs::write(dir.join("tokenizer_config.json"), config).unwrap();
+}
+
+#[test]
+fn texts_are_scored_as_transformers_tokenises_them() {
+    let config = LLAMA
+        .replace("300", "6")
+        .replace('{', r#"{"architectures":["LlamaForSequenceClassification"],"num_labels":1,"#);
+    let dir = made(&config);
+    tokenizer(&dir.path().join("m"), 4);
+    let score = |line: &str| {
+        fs::write(dir.path().join("in.jsonl"), format!("{line}\n")).unwrap();
+        run(dir.path(), &["score", "--model", "m", "--input", "in.jsonl"]).ok().stdout
+    };
+    // Letters are 2 to 5; a special token that a text spells is one token.
+    assert_eq!(score(r#"{"text":"ab</s>"}"#), score(r#"{"input_ids":[2,3,0]}"#));
+    assert_eq!(score(r#"{"prompt":"ab","completion":"c"}"#), score(r#"{"input_ids":[2,3,4]}"#));
+    starting(&dir.path().join("m"));
+    assert_eq!(score(r#"{"text":"ab"}"#), score(r#"{"input_ids":[0,2,3]}"#));
+    assert_eq!(score(r#"{"prompt":"ab","completion":"c"}"#), score(r#"{"input_ids":[0,2,3,4]}"#));
+    assert_eq!(score(r#"{"prompt":"</s>ab","completion":"c"}"#), score(r#"{"input_ids":[0,2,3,4]}"#));
+    // Behind the text stands padding, which is not read.
+    assert_eq!(score(r#"{"text":"ab<pad><pad>"}"#), score(r#"{"text":"ab"}"#));
+    let template = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}";
+    fs::write(dir.path().join("m/chat_template.jinja"), template).unwrap();
+    let chat = r#"{"messages":[{"role":"user","content":"ab"},{"role":"assistant","content":"c"}]}"#;
+    assert_eq!(score(chat), score(r#"{"input_ids":[2,3,0,4,0]}"#));
+    run(dir.path(), &["generate", "--model", "m", "--prompt", "a", "--max-new-tokens", "2"])
+        .fails(1, "m/config.json: architectures: expected a language model, found a classifier");
+}
+
+#[test]
+fn a_sample_depends_on_its_prompt_and_not_on_its_place() {
+    let dir = made(&LLAMA.replace("300", "6"));
+    tokenizer(&dir.path().join("m"), 4);
+    let sampled = |prompts: &[&str]| -> Vec<Value> {
+        let lines: Vec<String> = prompts.iter().map(|p| json!({ "prompt": p }).to_string()).collect();
+        fs::write(dir.path().join("in.jsonl"), lines.join("\n")).unwrap();
+        let args = ["generate", "--model", "m", "--input", "in.jsonl", "--max-new-tokens", "12"];
+        let done = run(dir.path(), &args).ok();
+        done.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let there = sampled(&["a", "bc", "d"]);
+    let mut back = sampled(&["d", "bc", "a"]);
+    back.reverse();
+    assert_eq!(there, back);
+    let twice = sampled(&["a", "a"]);
+    assert_eq!(twice[0], there[0]);
+    assert_ne!(twice[1]["token_ids"], twice[0]["token_ids"], "the same prompt again is another sample");
+    let ask = |more: &[&str]| {
+        let args = ["generate", "--model", "m", "--prompt", "a", "--max-new-tokens", "2"];
+        run(dir.path(), &[&args[..], more].concat())
+    };
+    ask(&["--stop", ""]).fails(2, "command line: --stop: expected a text, found an empty one");
+    ask(&["--num-return-sequences", "999999999999"])
+        .fails(2, "command line: --num-return-sequences: expected 1 to 1000000, found 999999999999");
 }
