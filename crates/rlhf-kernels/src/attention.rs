@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::check;
 #[cfg(feature = "flex")]
 use crate::flex::{self, Fused};
+use crate::softcap::softcap;
 #[cfg(feature = "flex")]
 use burn::backend::Dispatch;
 
@@ -29,7 +30,7 @@ pub struct Attention {
 /// Causal attention of rows that start at the same position: `softmax(scale · q kᵀ + mask) v` for each
 /// row and head, a query at `t` seeing the keys at `s ≤ t`.
 ///
-/// The fused form keeps one tile of scores at a time, forward and backward, and one number a query in
+/// The fused form keeps one tile of scores at a time, forward and backward, and two numbers a query in
 /// between (Dao et al., *FlashAttention*, arXiv:2205.14135).
 ///
 /// # Shapes
@@ -93,11 +94,8 @@ fn plain(how: &Attention, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<3>
     let q = q.reshape([b, t, heads, head_dim]).swap_dims(1, 2).mul_scalar(how.scale);
     let split = |x: Tensor<3>| x.reshape([b, t, kv_heads, head_dim]).swap_dims(1, 2);
     let scores = q.reshape([b, kv_heads, rows, head_dim]).matmul(split(k).swap_dims(2, 3));
-    let scores = match how.softcap {
-        Some(cap) => scores.div_scalar(cap).tanh().mul_scalar(cap),
-        None => scores,
-    };
-    let weights = softmax(scores.reshape([b, heads, t, t]) + mask, 3);
+    let scores = softcap(scores, how.softcap).reshape([b, heads, t, t]);
+    let weights = softmax(scores + mask, 3);
     let out = weights.reshape([b, kv_heads, rows, t]).matmul(split(v));
     out.reshape([b, heads, t, head_dim]).swap_dims(1, 2).reshape([b, t, wide])
 }

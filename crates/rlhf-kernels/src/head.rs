@@ -6,6 +6,7 @@ use burn::tensor::{Int, Tensor};
 use crate::check;
 #[cfg(feature = "flex")]
 use crate::flex::{self, Fused};
+use crate::softcap::softcap;
 #[cfg(feature = "flex")]
 use burn::backend::Dispatch;
 
@@ -37,8 +38,9 @@ impl Default for HeadLogp {
 
 /// `log softmax(cap(hidden · weight) / temperature)` at one token a row, in nats.
 ///
-/// The fused form goes through the rows in blocks and keeps one number a row: the logits are taken
-/// again on the way back.
+/// The fused form goes through the rows in blocks. Up to 2²³ logits without a cap are kept for the way back, as
+/// their shares; of more, or capped ones, one number a row is kept and the logits are taken again. The plain
+/// form holds all logits at once.
 ///
 /// # Shapes
 /// `hidden: [M, d]`, `weight: [d, V]`, `targets: [M]` in `0..V`; the result is `[M]`.
@@ -108,9 +110,6 @@ impl HeadLogp {
 
 fn plain(products: Tensor<2>, targets: Tensor<1, Int>, how: &HeadLogp) -> Tensor<1> {
     let [m, _] = products.dims();
-    let logits = match how.softcap {
-        Some(cap) => products.div_scalar(cap).tanh().mul_scalar(cap),
-        None => products,
-    };
-    log_softmax(logits.div_scalar(how.temperature), 1).gather(1, targets.reshape([m, 1])).reshape([m])
+    let logits = softcap(products, how.softcap).div_scalar(how.temperature);
+    log_softmax(logits, 1).gather(1, targets.reshape([m, 1])).reshape([m])
 }

@@ -19,6 +19,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
+pub use softcap::softcap;
 
 /// Whether tensors on `device` lie in the memory of the CPU and are served by the fused operations.
 pub fn on_host(device: &burn::tensor::Device) -> bool {
@@ -48,3 +49,4 @@ mod rms_norm;
 mod rope;
 mod simd;
 pub mod slice;
+mod softcap;

@@ -168,11 +168,7 @@ impl Attention {
         let kv = self.shape.kv_heads;
         let group = h / kv;
         let q = q.mul_scalar(self.shape.scale).reshape([b, kv, group * t, d]);
-        let scores = q.matmul(k).reshape([b, h, t, s]);
-        let scores = match self.shape.softcap {
-            Some(cap) => scores.div_scalar(cap).tanh().mul_scalar(cap),
-            None => scores,
-        };
+        let scores = rlhf_kernels::softcap(q.matmul(k).reshape([b, h, t, s]), self.shape.softcap);
         let weights = softmax(scores + mask.clone(), 3).reshape([b, kv, group * t, s]);
         weights.matmul(v).reshape([b, h, t, d]).swap_dims(1, 2).reshape([b, t, h * d])
     }

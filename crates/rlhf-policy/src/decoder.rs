@@ -4,13 +4,12 @@
 //! padding out of every real position and no attention mask is needed. Parameters have Llama's
 //! names whatever the family ([`crate::family::Family::disk_name`] has the others).
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rlhf_core::contract::PolicyModel;
-use rlhf_kernels::Activation;
 
-use crate::architecture::{Architecture, Bias, HeadKind, LayerPlan, MlpKind, Positions, Residual};
-use crate::attention::{Attention, HeadQkv};
+use crate::architecture::{Architecture, Bias, HeadKind, Positions};
+use crate::block::Block;
 use crate::cache::{KvCache, Step};
 use crate::config::DecoderConfig;
 use crate::error::Error;
@@ -44,40 +43,6 @@ pub struct Trunk {
     architecture: Architecture,
 }
 
-/// One transformer block.
-#[derive(Module, Debug)]
-pub struct Block {
-    /// Norm before attention.
-    pub input_layernorm: Norm,
-    /// Attention.
-    pub self_attn: Attention,
-    /// Norm before the feed-forward part; after attention in a sandwich.
-    pub post_attention_layernorm: Norm,
-    /// Norm before the feed-forward part of a sandwich.
-    pub pre_feedforward_layernorm: Option<Norm>,
-    /// Norm after it.
-    pub post_feedforward_layernorm: Option<Norm>,
-    /// The feed-forward part.
-    pub mlp: Mlp,
-    #[module(skip)]
-    residual: Residual,
-    #[module(skip)]
-    rope: Option<usize>,
-}
-
-/// The feed-forward part: gated where it has a gate.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    /// `[hidden, intermediate]`.
-    pub gate_proj: Option<Projection>,
-    /// `[hidden, intermediate]`.
-    pub up_proj: Projection,
-    /// `[intermediate, hidden]`.
-    pub down_proj: Projection,
-    #[module(skip)]
-    activation: Activation,
-}
-
 impl Decoder {
     /// Builds the model on `device` with parameters from `source`.
     ///
@@ -103,14 +68,12 @@ impl Decoder {
             Some(head) => head.forward(hidden),
             None => self.model.embed_tokens.project(hidden),
         };
-        match self.model.architecture.logit_softcap {
-            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
-            None => logits,
-        }
+        rlhf_kernels::softcap(logits, self.model.architecture.logit_softcap)
     }
 
     /// Log-probabilities at `temperature` of one token a hidden state: `hidden [M, hidden]`, `targets
-    /// [M]`, result `[M]`, in nats. Logits exist in blocks only.
+    /// [M]`, result `[M]`, in nats. A plain head goes through [`rlhf_kernels::head_logp`], which says what of the logits
+    /// is held; one with an adapter makes them all.
     pub fn target_logps(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
         let how = rlhf_kernels::HeadLogp { temperature, softcap: self.model.architecture.logit_softcap };
         match &self.lm_head {
@@ -228,8 +191,7 @@ impl Trunk {
             h = h + places.narrow(0, 0, t).unsqueeze();
         }
         for &i in layers {
-            let layer = &self.layers[i];
-            h = layer.forward(h, layer.rope.map(|r| &turns[r]));
+            h = self.layers[i].forward(h, &turns);
         }
         self.norm.forward(h)
     }
@@ -253,13 +215,7 @@ impl Trunk {
         }
         let chosen = cache.layers().to_vec();
         for (slot, i) in chosen.into_iter().enumerate() {
-            let layer = &self.layers[i];
-            let x = layer.input_layernorm.forward(h.clone());
-            let HeadQkv { q, k, v } = layer.self_attn.head_qkv(x, layer.rope.map(|r| &step.turns[r]));
-            let (k, v) = cache.append(slot, k, v, &step);
-            let mask = step.mask(layer.self_attn.window(), &device);
-            let a = layer.self_attn.o_proj.forward(layer.self_attn.attend(q, k, v, &mask));
-            h = layer.finish(h, a);
+            h = self.layers[i].forward_cached(h, slot, cache, &mut step);
         }
         cache.advance(t);
         self.norm.forward(h)
@@ -274,97 +230,4 @@ fn places(table: &Embedding, step: &Step, device: &Device) -> Tensor<3> {
     let chosen = table.rows().select(0, index);
     let d = chosen.dims()[1];
     chosen.reshape([rows, t, d])
-}
-
-impl Block {
-    fn build(
-        name: &str,
-        like: &Architecture,
-        plan: &LayerPlan,
-        source: &mut Source<'_>,
-        device: &Device,
-    ) -> Result<Self, Error> {
-        let mut norm = |part: &str, here: bool| {
-            let build = || Norm::build(&format!("{name}.{part}"), like.hidden_size, like, source, device);
-            here.then(build).transpose()
-        };
-        let sandwich = like.residual == Residual::Sandwich;
-        let pre_feedforward_layernorm = norm("pre_feedforward_layernorm", sandwich)?;
-        let post_feedforward_layernorm = norm("post_feedforward_layernorm", sandwich)?;
-        let d = like.hidden_size;
-        Ok(Self {
-            input_layernorm: Norm::build(&format!("{name}.input_layernorm"), d, like, source, device)?,
-            self_attn: Attention::build(&format!("{name}.self_attn"), like, plan, source, device)?,
-            post_attention_layernorm: Norm::build(
-                &format!("{name}.post_attention_layernorm"),
-                d,
-                like,
-                source,
-                device,
-            )?,
-            pre_feedforward_layernorm,
-            post_feedforward_layernorm,
-            mlp: Mlp::build(&format!("{name}.mlp"), like, source, device)?,
-            residual: like.residual,
-            rope: plan.rope,
-        })
-    }
-
-    fn forward(&self, h: Tensor<3>, turn: Option<&(Tensor<2>, Tensor<2>)>) -> Tensor<3> {
-        let a = self.self_attn.forward(self.input_layernorm.forward(h.clone()), turn);
-        self.finish(h, a)
-    }
-
-    /// The stream after this block, from the stream before it and attention's part.
-    fn finish(&self, h: Tensor<3>, attention: Tensor<3>) -> Tensor<3> {
-        match (self.residual, &self.pre_feedforward_layernorm, &self.post_feedforward_layernorm) {
-            (Residual::Sandwich, Some(before), Some(after)) => {
-                let h = h + self.post_attention_layernorm.forward(attention);
-                let x = before.forward(h.clone());
-                h + after.forward(self.mlp.forward(x))
-            }
-            (Residual::Parallel, ..) => {
-                let x = self.post_attention_layernorm.forward(h.clone());
-                h + attention + self.mlp.forward(x)
-            }
-            _ => {
-                let h = h + attention;
-                let x = self.post_attention_layernorm.forward(h.clone());
-                h + self.mlp.forward(x)
-            }
-        }
-    }
-}
-
-impl Mlp {
-    fn build(
-        name: &str,
-        like: &Architecture,
-        source: &mut Source<'_>,
-        device: &Device,
-    ) -> Result<Self, Error> {
-        let (d, f) = (like.hidden_size, like.intermediate_size);
-        let mut project = |part: &str, shape| {
-            Projection::build(&format!("{name}.{part}"), shape, like.mlp_bias, source, device)
-        };
-        Ok(Self {
-            gate_proj: (like.mlp == MlpKind::Gated).then(|| project("gate_proj", [f, d])).transpose()?,
-            up_proj: project("up_proj", [f, d])?,
-            down_proj: project("down_proj", [d, f])?,
-            activation: like.activation,
-        })
-    }
-
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let Some(gate) = &self.gate_proj else {
-            return self.down_proj.forward(rlhf_kernels::activate(self.activation, self.up_proj.forward(x)));
-        };
-        let (gate, up, down) = (gate.forward(x.clone()), self.up_proj.forward(x), &self.down_proj);
-        if down.lora.is_some() {
-            return down.forward(rlhf_kernels::gated(self.activation, gate, up));
-        }
-        // What lies between gate and map is not kept for the backward pass.
-        let bias = down.bias.as_ref().map(Param::val);
-        rlhf_kernels::gated_linear(self.activation, gate, up, down.weight.val(), bias)
-    }
 }

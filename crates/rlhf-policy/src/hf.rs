@@ -15,7 +15,7 @@ mod file;
 mod header;
 mod save;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, load_decoder};
 pub use file::TensorFile;
 pub use save::{FileType, Saving, deserialize, save, save_as, serialize};
 

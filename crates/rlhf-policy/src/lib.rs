@@ -4,6 +4,7 @@
 pub mod architecture;
 pub mod attention;
 pub mod batch;
+pub mod block;
 pub mod cache;
 pub mod chat;
 pub mod classifier;

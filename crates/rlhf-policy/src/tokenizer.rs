@@ -384,6 +384,13 @@ impl Tokenizer {
     pub fn start(&self) -> Option<u32> {
         self.bos.filter(|_| self.adds_bos)
     }
+
+    /// The tokens of a text behind the start token, where the tokenizer puts one there and the text has not
+    /// spelled it already.
+    pub fn behind_start(&self, ids: Vec<u32>) -> Vec<u32> {
+        let start = self.start().filter(|id| ids.first() != Some(id));
+        start.into_iter().chain(ids).collect()
+    }
 }
 
 /// Why encoding cannot fail.

@@ -1,4 +1,4 @@
-//! A model's parameters by checkpoint name: scratch initialisation, reading back, writing out.
+//! A model's parameters by inner name: scratch initialisation, reading back, writing out.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,8 @@ use rlhf_kernels::slice;
 
 use crate::architecture::{Architecture, LayerPlan, NormKind, QkvLayout};
 use crate::attention::Attention;
-use crate::decoder::{Block, Decoder};
+use crate::block::Block;
+use crate::decoder::Decoder;
 use crate::lora::Lora;
 use crate::projection::{Norm, Projection, TiedAdapter};
 

@@ -119,51 +119,18 @@ impl Family {
 
     /// The name on disk of a parameter or module with the inner name `name`.
     pub fn disk_name(self, name: &str) -> String {
-        let mut parts: Vec<&str> = Vec::new();
         let names = self.description().names;
-        let mut rest = name;
-        // Longest match first at each place, so that `model.norm` is found before `model`.
-        'next: while !rest.is_empty() {
-            for (ours, theirs) in names {
-                if let Some(tail) = rest.strip_prefix(ours)
-                    && (tail.is_empty() || tail.starts_with('.'))
-                {
-                    parts.push(theirs);
-                    rest = tail.strip_prefix('.').unwrap_or(tail);
-                    continue 'next;
-                }
-            }
-            let (part, tail) = rest.split_once('.').unwrap_or((rest, ""));
-            parts.push(part);
-            rest = tail;
-        }
-        parts.join(".")
+        renamed(name, |rest, _| names.iter().find_map(|(ours, theirs)| Some((*theirs, after(rest, ours)?))))
     }
 
     /// The inner name of a parameter or module that is called `name` on disk: the inverse of
     /// [`Family::disk_name`].
     pub fn inner_name(self, name: &str) -> String {
-        let mut parts: Vec<&str> = Vec::new();
         let names = self.description().names;
-        let mut rest = name;
-        'next: while !rest.is_empty() {
-            for (ours, theirs) in names {
-                let allowed = parts.is_empty() || !ours.starts_with("model");
-                if let Some(tail) = rest.strip_prefix(theirs)
-                    && allowed
-                    && (tail.is_empty() || tail.starts_with('.'))
-                    && mlp_or_attention(ours, &parts)
-                {
-                    parts.push(ours);
-                    rest = tail.strip_prefix('.').unwrap_or(tail);
-                    continue 'next;
-                }
-            }
-            let (part, tail) = rest.split_once('.').unwrap_or((rest, ""));
-            parts.push(part);
-            rest = tail;
-        }
-        parts.join(".")
+        renamed(name, |rest, before| {
+            let mut fitting = names.iter().filter(|(ours, _)| belongs(ours, before));
+            fitting.find_map(|(ours, theirs)| Some((*ours, after(rest, theirs)?)))
+        })
     }
 
     /// What stands before the trunk's parameters on disk, with its dot.
@@ -178,13 +145,35 @@ impl Family {
     }
 }
 
-/// GPT-2 calls two maps `c_proj`: the one under `attn` is attention's, the one under `mlp` not.
-fn mlp_or_attention(ours: &str, before: &[&str]) -> bool {
+/// `name` from left to right: what `known` finds at the start of the rest is put in its place, any other part
+/// between dots stays. `known` is told the rest and the new parts before it, and gives a new part and what is
+/// left behind it.
+fn renamed<'a>(name: &'a str, known: impl Fn(&'a str, &[&'a str]) -> Option<(&'a str, &'a str)>) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let found = known(rest, &parts);
+        let (part, tail) = found.unwrap_or_else(|| rest.split_once('.').unwrap_or((rest, "")));
+        parts.push(part);
+        rest = tail;
+    }
+    parts.join(".")
+}
+
+/// What stands behind `part` and its dot, where `text` begins with it.
+fn after<'a>(text: &'a str, part: &str) -> Option<&'a str> {
+    let tail = text.strip_prefix(part)?;
+    if tail.is_empty() { Some(tail) } else { tail.strip_prefix('.') }
+}
+
+/// Whether the inner name `ours` may stand behind these parts: the trunk's own at the start only, and of the
+/// two maps that GPT-2 calls `c_proj` the one under `attn` is attention's, the one under `mlp` not.
+fn belongs(ours: &str, before: &[&str]) -> bool {
     let place = before.last().copied().unwrap_or_default();
     match ours {
         "o_proj" => place == "self_attn",
         "down_proj" => place == "mlp",
-        _ => true,
+        _ => before.is_empty() || !ours.starts_with("model"),
     }
 }
 

@@ -3,12 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
+use burn::tensor::Device;
 use serde_json::Value;
 
 use super::{INDEX_FILE, MODEL_FILE, TensorFile, read_text};
+use crate::config::DecoderConfig;
+use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::family::Family;
 use crate::weights::transpose;
+
+/// The language model of a folder whose config is `config`: every tensor of it, and no other.
+///
+/// # Errors
+/// A tensor that is missing, unknown or of another shape; a head beside tied embeddings that is another
+/// matrix.
+pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Decoder, Error> {
+    let mut checkpoint = Checkpoint::open(dir, config.family())?;
+    let model = Decoder::build(config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
+    checkpoint.finish()?;
+    checkpoint.check_tied_head()?;
+    Ok(model)
+}
 
 /// The safetensors of a folder, mapped into memory: a tensor is converted when it is asked for.
 #[derive(Debug)]
@@ -125,7 +141,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A head beside tied embeddings that is another matrix, or one that cannot be read.
-    pub fn check_tied_head(&self) -> Result<(), Error> {
+    fn check_tied_head(&self) -> Result<(), Error> {
         let places = ["lm_head.weight", "model.embed_tokens.weight"].map(|n| self.place_of(n));
         let [Some((head, a)), Some((table, b))] = places else { return Ok(()) };
         if self.asked.contains(&head) || self.files[a].floats(&head)? == self.files[b].floats(&table)? {

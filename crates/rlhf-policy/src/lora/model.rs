@@ -9,7 +9,7 @@ use crate::classifier::Classifier;
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::error::Error;
-use crate::hf::Checkpoint;
+use crate::hf::{Checkpoint, load_decoder};
 use crate::lora::attach::{Fill, attach};
 use crate::lora::config::{ADAPTER_CONFIG, LoraConfig, Task};
 use crate::lora::file::{AdapterFile, Part, key};
@@ -116,11 +116,7 @@ impl Decoder {
     ) -> Result<Adapted<Self>, Error> {
         let folder = LoraConfig::load(dir)?.base_folder(dir, base)?;
         let config = DecoderConfig::load(&folder)?;
-        let mut checkpoint = Checkpoint::open(&folder, config.family())?;
-        let model = Self::build(&config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
-        checkpoint.finish()?;
-        checkpoint.check_tied_head()?;
-        model.load_adapter(dir, &config)
+        load_decoder(&folder, &config, device)?.load_adapter(dir, &config)
     }
 }
 

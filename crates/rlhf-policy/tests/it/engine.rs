@@ -1,7 +1,5 @@
 //! The engine for the CPU against the decoder's own tensors, and what both promise about requests.
 
-use std::path::Path;
-
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use rlhf_core::host::sampling::{Sampling, logp_of};
@@ -10,13 +8,12 @@ use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::engine::Engine;
 use rlhf_policy::generate::{Decoding, Finish, Generation, Rollout, StopStrings, generate};
-use rlhf_policy::hf::Checkpoint;
+use rlhf_policy::hf::load_decoder;
 use rlhf_policy::lora::Lora;
 use rlhf_policy::projection::TiedAdapter;
 use rlhf_policy::weights::{parameters, replaced};
-use safetensors::SafeTensors;
-use serde_json::Value;
 
+use crate::expected::{CAUSAL, Expected, golden};
 use crate::support::{close, decoder, devices, logits, plain, rows, small};
 
 const BOTH: [Decoding; 2] = [Decoding::Host, Decoding::Tensor];
@@ -291,45 +288,27 @@ fn every_rule_of_sampling_reaches_both() {
     }
 }
 
-/// The models of `transformers`, where their folders stand beside the workspace.
-fn folder(name: &str) -> Option<std::path::PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/models").join(name);
-    path.is_dir().then_some(path)
-}
-
 #[test]
 fn greedy_continuations_of_all_families_equal_those_of_transformers() {
-    let names =
-        ["llama", "llama3_rope_tied", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma2", "gemma3"];
-    for dir in names.iter().filter_map(|name| folder(name)) {
+    for dir in CAUSAL.iter().filter_map(|name| golden(name)) {
         let config = DecoderConfig::load(&dir).expect("config");
-        let mut checkpoint = Checkpoint::open(&dir, config.family()).expect("safetensors");
-        let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), &flex()).expect("built");
-        let bytes = std::fs::read(dir.join("expected.safetensors")).expect("readable");
-        let text = std::fs::read_to_string(dir.join("expected.json")).expect("readable");
-        let file = SafeTensors::deserialize(&bytes).expect("safetensors");
-        let json: Value = serde_json::from_str(&text).expect("JSON");
-        let lengths: Vec<usize> = serde_json::from_value(json["lengths"].clone()).expect("numbers");
-        let padded = file.tensor("input_ids_right").expect("present").data().as_chunks().0;
-        let width = padded.len() / lengths.len();
-        let token = |b: &[u8; 8]| u32::try_from(i64::from_le_bytes(*b)).expect("a token");
-        let prompts: Vec<Vec<u32>> =
-            padded.chunks(width).zip(&lengths).map(|(r, n)| r[..*n].iter().map(token).collect()).collect();
-        let expected: Vec<Vec<u32>> = serde_json::from_value(json["greedy"]["tokens"].clone()).expect("rows");
+        let model = load_decoder(&dir, &config, &flex()).expect("loads");
+        let expected = Expected::open(&dir);
+        let (prompts, tokens) = (expected.rows(), expected.tokens("greedy"));
         for decoding in BOTH {
             let sampling = Sampling::greedy();
             let how = Generation { sampling, ..Generation::plain(decoding, 128, 20) };
             let found: Vec<Vec<u32>> = run(&model, &prompts, &how).into_iter().map(|r| r.tokens).collect();
-            assert_eq!(found, expected, "{}", dir.display());
+            assert_eq!(found, tokens, "{}", dir.display());
         }
-        let steps = file.tensor("greedy_logits_step0_and_19").expect("present").data().as_chunks().0;
-        let v = steps.len() / lengths.len() / 2;
+        let steps = expected.floats("greedy_logits_step0_and_19");
+        let v = steps.len() / prompts.len() / 2;
         let engine = Engine::new(&model, None, 128);
-        for ((prompt, said), steps) in prompts.iter().zip(&expected).zip(steps.chunks(2 * v)) {
+        for ((prompt, said), steps) in prompts.iter().zip(&tokens).zip(steps.chunks(2 * v)) {
             let logits = engine.logits(&[prompt.as_slice(), &said[..19]].concat());
             for (step, at) in steps.chunks(v).zip([prompt.len() - 1, prompt.len() + 18]) {
                 for (f, e) in logits[at * v..][..v].iter().zip(step) {
-                    close("logit", f64::from(*f), f64::from(f32::from_le_bytes(*e)), 1e-4);
+                    close("logit", f64::from(*f), *e, 1e-4);
                 }
             }
         }

@@ -9,7 +9,8 @@ use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::error::Error;
 use rlhf_policy::hf::{
-    Checkpoint, FileType, INDEX_FILE, MODEL_FILE, Saving, TensorFile, deserialize, save, save_as, serialize,
+    Checkpoint, FileType, INDEX_FILE, MODEL_FILE, Saving, TensorFile, deserialize, load_decoder, save,
+    save_as, serialize,
 };
 use rlhf_policy::rope::{Rope, RopeScaling};
 use rlhf_policy::weights::{HostTensor, parameters};
@@ -32,12 +33,7 @@ fn written(parameters: &Parameters) -> TempDir {
 }
 
 fn load(dir: &Path) -> Result<Decoder, Error> {
-    let config = DecoderConfig::load(dir)?;
-    let mut checkpoint = Checkpoint::open(dir, config.family())?;
-    let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), &devices()[0])?;
-    checkpoint.finish()?;
-    checkpoint.check_tied_head()?;
-    Ok(model)
+    load_decoder(dir, &DecoderConfig::load(dir)?, &devices()[0])
 }
 
 fn refused(dir: &Path) -> String {

@@ -1,8 +1,7 @@
 //! Models of `transformers`, where their folders stand beside the workspace; a scratch model's own
 //! definition elsewhere.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rlhf_core::contract::PolicyModel;
@@ -13,88 +12,24 @@ use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::generate::{Decoding, Finish, Generation, generate};
-use rlhf_policy::hf::Checkpoint;
+use rlhf_policy::hf::{Checkpoint, load_decoder};
 use rlhf_policy::rope::{Rope, RopeScaling};
 use rlhf_policy::sft::token_losses;
-use safetensors::SafeTensors;
-use serde_json::Value;
 
+use crate::expected::{CAUSAL, Expected, golden};
 use crate::support::{classifier, close, decoder, devices, logits, rows, small};
 
 /// Three attention implementations of PyTorch differ by 4e-6 on these models; the bar is 25 times that.
 const TOLERANCE: f64 = 1e-4;
 
-fn folder(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/models").join(name);
-    if path.is_dir() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} does not exist", path.display());
-    None
-}
-
-/// `expected.safetensors` and `expected.json` of a folder.
-struct Expected {
-    bytes: Vec<u8>,
-    json: Value,
-}
-
-impl Expected {
-    fn open(dir: &Path) -> Self {
-        let bytes = fs::read(dir.join("expected.safetensors")).expect("readable");
-        let text = fs::read_to_string(dir.join("expected.json")).expect("readable");
-        Self { bytes, json: serde_json::from_str(&text).expect("JSON") }
-    }
-
-    fn floats(&self, name: &str) -> Vec<f64> {
-        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
-        let data = file.tensor(name).expect("present").data().to_vec();
-        data.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
-    }
-
-    fn padded(&self, name: &str) -> Vec<u32> {
-        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
-        let data = file.tensor(name).expect("present").data().to_vec();
-        data.as_chunks().0.iter().map(|b| u32::try_from(i64::from_le_bytes(*b)).expect("a token")).collect()
-    }
-
-    fn lengths(&self) -> Vec<usize> {
-        self.list(&["lengths"]).iter().map(|x| *x as usize).collect()
-    }
-
-    fn list(&self, path: &[&str]) -> Vec<f64> {
-        let found = path.iter().fold(&self.json, |v, key| &v[*key]);
-        found.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
-    }
-
-    fn tokens(&self, key: &str) -> Vec<Vec<u32>> {
-        serde_json::from_value(self.json[key]["tokens"].clone()).expect("rows of tokens")
-    }
-
-    /// The rows without padding, read from the right-padded batch.
-    fn rows(&self) -> Vec<Vec<u32>> {
-        let all = self.padded("input_ids_right");
-        let lengths = self.lengths();
-        let t = all.len() / lengths.len();
-        all.chunks(t).zip(&lengths).map(|(row, n)| row[..*n].to_vec()).collect()
-    }
-}
-
 fn causal(dir: &Path, device: &Device) -> Decoder {
-    let config = DecoderConfig::load(dir).expect("config");
-    let mut checkpoint = Checkpoint::open(dir, config.family()).expect("safetensors");
-    let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), device).expect("built");
-    checkpoint.finish().expect("nothing left over");
-    model
+    load_decoder(dir, &DecoderConfig::load(dir).expect("config"), device).expect("loads")
 }
-
-const CAUSAL: [&str; 9] =
-    ["llama", "llama3_rope_tied", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma2", "gemma3"];
 
 /// Calls `check` with every golden language model on every CPU device.
 fn each(check: impl Fn(&str, &Decoder, &Expected, &Device)) {
     for name in CAUSAL {
-        let Some(dir) = folder(name) else { continue };
+        let Some(dir) = golden(name) else { continue };
         let expected = Expected::open(&dir);
         for device in devices() {
             check(&format!("{name} on {device:?}"), &causal(&dir, &device), &expected, &device);
@@ -111,13 +46,14 @@ fn batch_logits(model: &Decoder, tokens: Vec<i64>, shape: [usize; 2], device: &D
 #[test]
 fn logits_equal_those_of_transformers_at_every_real_position() {
     each(|name, model, expected, device| {
-        let (padded, lengths) = (expected.padded("input_ids_right"), expected.lengths());
+        let padded = expected.whole_numbers("input_ids_right");
+        let lengths: Vec<usize> = expected.rows().iter().map(Vec::len).collect();
         let (b, t) = (lengths.len(), padded.len() / lengths.len());
         // Another token than 0 stands in the padding: what is there must not matter.
         let filled: Vec<i64> = padded
             .iter()
             .enumerate()
-            .map(|(i, x)| if i % t < lengths[i / t] { i64::from(*x) } else { (i % 300) as i64 })
+            .map(|(i, x)| if i % t < lengths[i / t] { *x } else { (i % 300) as i64 })
             .collect();
         let found = batch_logits(model, filled, [b, t], device);
         let v = found.len() / (b * t);
@@ -151,11 +87,11 @@ fn token_log_probabilities_entropies_and_their_sums_equal_trls() {
         let losses: Vec<f64> =
             token_losses(model, &batch).into_data().convert::<f64>().try_into_vec().expect("f64");
         let (fused, entropies) = (expected.floats("fused_log_probs"), expected.floats("fused_entropy"));
-        let (lengths, sums) = (expected.lengths(), expected.list(&["sequence_logps"]));
+        let (lengths, sums) = (rows.iter().map(Vec::len), expected.list(&["sequence_logps"]));
         let entropy_sums = expected.list(&["entropy_sum"]);
         let width = fused.len() / lengths.len();
         let mut at = 0;
-        for (row, n) in lengths.iter().enumerate() {
+        for (row, n) in lengths.enumerate() {
             let mine = &losses[at..at + n - 1];
             at += n - 1;
             for (i, loss) in mine.iter().enumerate() {
@@ -207,7 +143,7 @@ fn greedy_continuations_equal_those_of_transformers() {
 
 #[test]
 fn reward_scores_equal_those_of_transformers() {
-    let Some(dir) = folder("llama_reward") else { return };
+    let Some(dir) = golden("llama_reward") else { return };
     let config = DecoderConfig::load(&dir).expect("config");
     assert_eq!(config.kind(), ModelKind::REWARD);
     let expected = Expected::open(&dir);

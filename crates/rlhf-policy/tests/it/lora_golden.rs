@@ -1,18 +1,19 @@
 //! Adapters of PEFT, where their folders stand beside the workspace.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rlhf_core::contract::PolicyModel;
 use rlhf_policy::batch::Sequence;
 use rlhf_policy::decoder::Decoder;
+use rlhf_policy::hf::load_decoder;
 use rlhf_policy::lora::Adapted;
 use rlhf_policy::sft;
 use rlhf_policy::weights::parameters;
-use safetensors::SafeTensors;
 use serde_json::Value;
 
+use crate::expected::{Expected, golden};
 use crate::support::{close, devices};
 
 /// The bar of logits; PEFT's own merged and unmerged logits differ by 5e-6.
@@ -20,63 +21,17 @@ const TOLERANCE: f64 = 1e-4;
 
 const PLAIN: [&str; 3] = ["llama_lora", "llama_rslora_all_linear", "llama_lora_embed_head"];
 
-fn folder(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/models").join(name);
-    if path.is_dir() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} does not exist", path.display());
-    None
-}
-
-struct Expected {
-    bytes: Vec<u8>,
-    nll: f64,
-}
-
-impl Expected {
-    fn open(dir: &Path) -> Self {
-        let text = fs::read_to_string(dir.join("expected.json")).expect("readable");
-        let json: Value = serde_json::from_str(&text).expect("JSON");
-        let nll = json["nll"].as_f64().expect("a number");
-        Self { bytes: fs::read(dir.join("expected.safetensors")).expect("readable"), nll }
-    }
-
-    fn file(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).expect("safetensors")
-    }
-
-    fn floats(&self, name: &str) -> Vec<f64> {
-        let data = self.file().tensor(name).expect("present").data().to_vec();
-        data.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
-    }
-
-    fn whole_numbers(&self, name: &str) -> Vec<i64> {
-        let data = self.file().tensor(name).expect("present").data().to_vec();
-        data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
-    }
-
-    /// The four rows without their padding.
-    fn rows(&self) -> Vec<Vec<u32>> {
-        let (ids, mask) = (self.whole_numbers("input_ids_right"), self.whole_numbers("attention_mask_right"));
-        let real = |(ids, mask): (&[i64], &[i64])| {
-            let pairs = ids.iter().zip(mask).filter(|(_, m)| **m == 1);
-            pairs.map(|(id, _)| u32::try_from(*id).expect("a token")).collect()
-        };
-        ids.chunks(16).zip(mask.chunks(16)).map(real).collect()
-    }
-
-    /// Compares logits at real positions with those of this name.
-    fn check(&self, what: &str, model: &Decoder) {
-        let (ids, mask) = (self.whole_numbers("input_ids_right"), self.whole_numbers("attention_mask_right"));
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [4, 16]), &model.device());
-        let found: Vec<f64> = model.logits(tokens).into_data().convert::<f64>().try_into_vec().expect("f64");
-        let expected = self.floats(what);
-        assert_eq!(found.len(), expected.len(), "{what}");
-        let v = found.len() / mask.len();
-        for (i, (f, e)) in found.iter().zip(&expected).enumerate().filter(|(i, _)| mask[i / v] == 1) {
-            close(&format!("{what} {i}"), *f, *e, TOLERANCE);
-        }
+/// Compares logits at real positions with those of this name.
+fn check(expected: &Expected, what: &str, model: &Decoder) {
+    let (ids, mask) =
+        (expected.whole_numbers("input_ids_right"), expected.whole_numbers("attention_mask_right"));
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [4, 16]), &model.device());
+    let found: Vec<f64> = model.logits(tokens).into_data().convert::<f64>().try_into_vec().expect("f64");
+    let theirs = expected.floats(what);
+    assert_eq!(found.len(), theirs.len(), "{what}");
+    let v = found.len() / mask.len();
+    for (i, (f, e)) in found.iter().zip(&theirs).enumerate().filter(|(i, _)| mask[i / v] == 1) {
+        close(&format!("{what} {i}"), *f, *e, TOLERANCE);
     }
 }
 
@@ -86,43 +41,34 @@ fn load(dir: &Path, device: &Device) -> Adapted<Decoder> {
 
 #[test]
 fn logits_beside_and_folded_in_equal_pefts_and_off_the_bases() {
-    for dir in PLAIN.iter().chain(&["llama_dora"]).filter_map(|name| folder(name)) {
+    for dir in PLAIN.iter().chain(&["llama_dora"]).filter_map(|name| golden(name)) {
         let expected = Expected::open(&dir);
         let Adapted { model, config, lora } = load(&dir, &devices()[0]);
-        expected.check("logits_adapter_right", &model);
+        check(&expected, "logits_adapter_right", &model);
         let merged = model.merged(&config).expect("folds").model;
-        expected.check("logits_merged_right", &merged);
+        check(&expected, "logits_merged_right", &merged);
         let name = "model.layers.0.self_attn.q_proj.weight";
         let weight = parameters(&merged)[name].data.clone();
         for (found, w) in weight.iter().zip(expected.floats(&format!("merged.{name}"))) {
             close(name, f64::from(*found), w, 1e-6);
         }
         if !lora.use_dora {
-            let base = Decoder::build(
-                &config,
-                &mut {
-                    let base = dir.join("../llama");
-                    let mut checkpoint =
-                        rlhf_policy::hf::Checkpoint::open(&base, config.family()).expect("reads");
-                    move |name: &str, shape: &[usize]| checkpoint.tensor(name, shape)
-                },
-                &devices()[0],
-            );
+            let base = load_decoder(&dir.join("../llama"), &config, &devices()[0]);
             let reference = model.without_adapters();
-            assert_eq!(parameters(&reference), parameters(&base.expect("built")), "{}", dir.display());
+            assert_eq!(parameters(&reference), parameters(&base.expect("loads")), "{}", dir.display());
         }
     }
 }
 
 #[test]
 fn loss_and_every_gradient_equal_pefts() {
-    for dir in PLAIN.iter().filter_map(|name| folder(name)) {
+    for dir in PLAIN.iter().filter_map(|name| golden(name)) {
         let expected = Expected::open(&dir);
         let policy = load(&dir, &Device::flex().autodiff()).model;
         let sequences: Vec<Sequence> = expected.rows().iter().map(|row| Sequence::new(&[], row)).collect();
         let window: Vec<&Sequence> = sequences.iter().collect();
         let (grads, loss) = sft::gradients(&policy, &window, 4, 0);
-        close("loss", loss, expected.nll, 2e-6);
+        close("loss", loss, expected.json["nll"].as_f64().expect("a number"), 2e-6);
         let file = expected.file();
         let names: Vec<&str> = file.names().into_iter().filter(|n| n.starts_with("grad.")).collect();
         assert_eq!(names.len(), grads.names().count(), "{}", dir.display());
@@ -146,7 +92,7 @@ fn loss_and_every_gradient_equal_pefts() {
 
 #[test]
 fn a_folder_of_peft_is_written_as_it_was_read() {
-    for dir in PLAIN.iter().filter_map(|name| folder(name)) {
+    for dir in PLAIN.iter().filter_map(|name| golden(name)) {
         let Adapted { model, config, lora } = load(&dir, &devices()[0]);
         let out = tempfile::TempDir::new().expect("a folder");
         model.save_adapter(out.path(), &config, &lora).expect("written");

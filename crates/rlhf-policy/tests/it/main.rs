@@ -4,6 +4,7 @@ mod adamw;
 mod cached;
 mod chat;
 mod engine;
+mod expected;
 mod folder;
 mod golden;
 mod learning;

@@ -15,7 +15,9 @@ use rlhf_policy::config::{DecoderConfig, ModelKind};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::family::Family;
 use rlhf_policy::generate::{Decoding, Generation, generate};
-use rlhf_policy::hf::{Checkpoint, FileType, MODEL_FILE, Saving, deserialize, save_as, serialize};
+use rlhf_policy::hf::{
+    Checkpoint, FileType, MODEL_FILE, Saving, deserialize, load_decoder, save_as, serialize,
+};
 use rlhf_policy::weights::{HostTensor, parameters, scratch};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -82,9 +84,7 @@ fn noise(k: u64, i: u64) -> f64 {
 fn language_model(dir: &Path, device: &Device) -> (DecoderConfig, Decoder) {
     let config = DecoderConfig::load(dir).expect("config");
     assert_eq!(config.kind(), ModelKind::Causal);
-    let mut checkpoint = Checkpoint::open(dir, config.family()).expect("safetensors");
-    let model = Decoder::build(&config, &mut |n, s| checkpoint.tensor(n, s), device).expect("built");
-    checkpoint.finish().expect("nothing left over");
+    let model = load_decoder(dir, &config, device).expect("loads");
     (config, model)
 }
 

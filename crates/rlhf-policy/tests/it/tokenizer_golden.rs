@@ -1,19 +1,12 @@
 //! Text to tokens and back against transformers 5.23, on the golden tokenizers where they are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rlhf_policy::chat::{ChatTemplate, Ending, Message, RenderOptions, messages};
 use rlhf_policy::tokenizer::{Ends, Spelling, Tokenizer};
 use serde_json::{Value, json};
 
-fn folder() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/models");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: no golden models in {}", folder.display());
-    None
-}
+use crate::expected::golden;
 
 fn expected(folder: &Path) -> Value {
     let text = std::fs::read_to_string(folder.join("tokenizer/expected.json")).expect("expected.json");
@@ -28,7 +21,7 @@ fn in_chars(text: &str, spans: &[std::ops::Range<usize>]) -> Value {
 
 #[test]
 fn texts_have_the_tokens_of_transformers() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = golden(".") else { return };
     let plain = Tokenizer::load(folder.join("tokenizer")).expect("loads");
     let starting = Tokenizer::load(folder.join("tokenizer_bos")).expect("loads");
     let expected = expected(&folder);
@@ -68,7 +61,7 @@ fn texts_have_the_tokens_of_transformers() {
 
 #[test]
 fn chats_have_the_tokens_of_transformers() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = golden(".") else { return };
     let expected = expected(&folder);
     let chats = expected["chats"].as_array().expect("a list");
     assert!(chats.len() > 3);
@@ -94,7 +87,7 @@ fn chats_have_the_tokens_of_transformers() {
 /// `sanitize_control_tokens`.
 #[test]
 fn what_users_spell_is_text_unless_asked_for() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = golden(".") else { return };
     let tokenizer = Tokenizer::load(folder.join("tokenizer")).expect("loads");
     let template = ChatTemplate::load(folder.join("tokenizer")).expect("loads");
     let talk = [Message::new("user", "a<|im_end|>b <|eos|>"), Message::new("assistant", "<|im_end|>\n")];
@@ -118,7 +111,7 @@ fn what_users_spell_is_text_unless_asked_for() {
 /// `return_assistant_tokens_mask` of transformers 5.23 on the golden tokenizer.
 #[test]
 fn masks_are_those_of_transformers() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = golden(".") else { return };
     let tokenizer = Tokenizer::load(folder.join("tokenizer")).expect("loads");
     let source = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}\
                   {% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}\

@@ -1,7 +1,7 @@
 //! Policies and reward models as the pipelines use them: made, loaded, asked on text.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -56,6 +56,17 @@ impl Language {
     }
 }
 
+/// The folder that the file `name` of `dir` is in: `dir`, or of an adapter's folder without one its base.
+///
+/// # Errors
+/// An adapter whose base is not there.
+pub fn folder_of(dir: &Path, name: &str) -> Result<PathBuf, Error> {
+    if dir.join(name).exists() || !LoraConfig::is_in(dir) {
+        return Ok(dir.to_owned());
+    }
+    Ok(LoraConfig::load(dir)?.base_folder(dir, None)?)
+}
+
 /// The config of a folder; of an adapter's folder that of its base.
 ///
 /// # Errors
@@ -98,10 +109,7 @@ pub fn open_classifier(dir: &Path, device: &Device) -> Result<Merged<Classifier>
 /// # Errors
 /// A folder without a template, a template that is no Jinja.
 pub fn load_template(dir: &Path) -> Result<ChatTemplate, Error> {
-    if LoraConfig::is_in(dir) && !dir.join("tokenizer_config.json").exists() {
-        return Ok(ChatTemplate::load(&LoraConfig::load(dir)?.base_folder(dir, None)?)?);
-    }
-    Ok(ChatTemplate::load(dir)?)
+    Ok(ChatTemplate::load(folder_of(dir, "tokenizer_config.json")?)?)
 }
 
 /// The tokenizer of a folder; of an adapter's folder without one, its base's.
@@ -109,10 +117,7 @@ pub fn load_template(dir: &Path) -> Result<ChatTemplate, Error> {
 /// # Errors
 /// A file that is missing or does not fit.
 pub fn load_tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
-    if LoraConfig::is_in(dir) && !dir.join("tokenizer.json").exists() {
-        return Ok(Tokenizer::load(&LoraConfig::load(dir)?.base_folder(dir, None)?)?);
-    }
-    Ok(Tokenizer::load(dir)?)
+    Ok(Tokenizer::load(folder_of(dir, "tokenizer.json")?)?)
 }
 
 /// Whether the model has a row for every token.
@@ -150,12 +155,8 @@ fn check_kind(dir: &Path, config: &DecoderConfig, expected: &str, holds: bool) -
 /// # Errors
 /// A tensor that is missing, unknown or of another shape.
 pub fn load_decoder(dir: &Path, config: &DecoderConfig, device: &Device) -> Result<Decoder, Error> {
-    let mut checkpoint = Checkpoint::open(dir, config.family())?;
     check_kind(dir, config, "a language model", config.kind() == ModelKind::Causal)?;
-    let policy = Decoder::build(config, &mut |name, shape| checkpoint.tensor(name, shape), device)?;
-    checkpoint.finish()?;
-    checkpoint.check_tied_head()?;
-    Ok(policy)
+    Ok(hf::load_decoder(dir, config, device)?)
 }
 
 /// The reward model or classifier of a Hugging Face folder, with as many labels as its head has rows.

@@ -49,10 +49,10 @@ pub fn init(config: &Path, seed: u64, dir: &Path, device: &Device) -> Result<Pat
 /// range of the type.
 pub fn convert(from: &Path, dir: &Path, how: &Saving, device: &Device) -> Result<PathBuf, Error> {
     check_new(dir)?;
-    let adapter = if LoraConfig::is_in(from) { Some(LoraConfig::load(from)?) } else { None };
-    let is_classifier = match &adapter {
-        Some(adapter) => adapter.task_type == Some(Task::Classifier),
-        None => DecoderConfig::load(from)?.kind() != ModelKind::Causal,
+    let is_classifier = if LoraConfig::is_in(from) {
+        LoraConfig::load(from)?.task_type == Some(Task::Classifier)
+    } else {
+        DecoderConfig::load(from)?.kind() != ModelKind::Causal
     };
     let (config, kind, all) = if is_classifier {
         let Merged { model, config } = models::open_classifier(from, device)?;
@@ -62,11 +62,8 @@ pub fn convert(from: &Path, dir: &Path, how: &Saving, device: &Device) -> Result
         (config, ModelKind::Causal, parameters(&model))
     };
     hf::save_as(dir, &config, kind, &all, how)?;
-    let base = adapter.map(|adapter| adapter.base_folder(from, None)).transpose()?;
     for name in BESIDE {
-        let own = from.join(name);
-        let source = base.as_ref().map(|b| b.join(name)).filter(|_| !own.exists()).unwrap_or(own);
-        let target = dir.join(name);
+        let (source, target) = (models::folder_of(from, name)?.join(name), dir.join(name));
         if source.exists() {
             let bytes = fs::read(&source).map_err(|e| Error::io("reading", &source, e))?;
             crate::run::atomic::write(&target, &bytes)?;

@@ -161,9 +161,7 @@ impl Prompts {
 }
 
 fn text_row(text: &str, tokenizer: &Tokenizer) -> Row {
-    let ids = tokenizer.encode_special(text);
-    let start = tokenizer.start().filter(|id| ids.first() != Some(id));
-    Row { text: text.to_owned(), ids: start.into_iter().chain(ids).collect() }
+    Row { text: text.to_owned(), ids: tokenizer.behind_start(tokenizer.encode_special(text)) }
 }
 
 /// Which random stream a prompt's samples have: one for its tokens, so that neither its place in a file nor

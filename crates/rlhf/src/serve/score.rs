@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::Device;
-use rlhf_policy::chat::{Message, Now, RenderOptions, messages};
+use rlhf_policy::chat::{ChatTemplate, Message, Now, RenderOptions, messages};
+use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::tokenizer::{Ends, Spelling, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -134,55 +135,17 @@ fn classifier_logits(
     device: &Device,
 ) -> Result<Vec<Vec<f64>>, Error> {
     let config = models::load_config(model)?;
-    // Token ids need no tokenizer: a folder may lack one.
-    let needed = given.iter().any(|(_, to_score)| !matches!(to_score, ToScore::Ids(_)));
-    let tokenizer = if needed {
-        let tokenizer = models::load_tokenizer(model)?;
-        models::check_vocabulary(model, &tokenizer, &config)?;
-        Some(tokenizer)
-    } else {
-        None
-    };
+    let reader = Reader::new(model, &config, given, now)?;
     let classifier = models::open_classifier(model, device)?.model;
-    let encode = |text: &str| tokenizer.as_ref().map(|t| t.encode_special(text)).unwrap_or_default();
-    let whole = |text: &str| {
-        let ids = tokenizer.as_ref().map(|t| t.ids(text, Spelling::Token, Ends::Added));
-        ids.unwrap_or_default()
-    };
-    let start = tokenizer.as_ref().and_then(Tokenizer::start);
-    let template = if given.iter().any(|(_, to_score)| matches!(to_score, ToScore::Chat(_))) {
-        Some(models::load_template(model)?)
-    } else {
-        None
-    };
     let mut rows = Vec::with_capacity(given.len());
     for (line, to_score) in given {
-        let ids = match to_score {
-            ToScore::Ids(ids) => ids.clone(),
-            ToScore::Text(text) => whole(text),
-            ToScore::Pair { prompt, completion } => {
-                let both = [encode(prompt), encode(completion)].concat();
-                start.filter(|id| both.first() != Some(id)).into_iter().chain(both).collect()
-            }
-            ToScore::Chat(chat) => {
-                let encoded = template.as_ref().zip(tokenizer.as_ref()).map(|(template, tokenizer)| {
-                    template.encode(
-                        tokenizer,
-                        chat,
-                        &RenderOptions { now: Some(now), ..RenderOptions::conversation() },
-                    )
-                });
-                let wrong = |e: rlhf_policy::error::Error| {
-                    Error::record(
-                        input,
-                        *line,
-                        "messages",
-                        "a conversation that the template takes",
-                        e.to_string(),
-                    )
-                };
-                encoded.transpose().map_err(wrong)?.unwrap_or_default()
-            }
+        let ids = match (to_score, &reader) {
+            (ToScore::Ids(ids), _) => ids.clone(),
+            (words, Some(reader)) => reader.ids(words).map_err(|e| {
+                let expected = "a conversation that the template takes";
+                Error::record(input, *line, "messages", expected, e.to_string())
+            })?,
+            (_, None) => unreachable!("made where a line has words"),
         };
         if ids.is_empty() {
             return Err(Error::record(input, *line, "(line)", "at least one token", "none"));
@@ -191,6 +154,49 @@ fn classifier_logits(
         rows.push(ids);
     }
     // Padding stands behind the token that is read: which token it is does not matter.
-    let pad = tokenizer.map_or(0, |t| t.pad());
+    let pad = reader.map_or(0, |reader| reader.tokenizer.pad());
     Ok(classifier.logit_rows(&rows, pad, ROWS))
+}
+
+/// What turns words into tokens.
+struct Reader {
+    tokenizer: Tokenizer,
+    /// There where a line is a conversation.
+    template: Option<ChatTemplate>,
+    options: RenderOptions,
+}
+
+impl Reader {
+    /// None where every line is token ids: a folder may lack a tokenizer then.
+    fn new(
+        model: &Path,
+        config: &DecoderConfig,
+        given: &[(usize, ToScore)],
+        now: Now,
+    ) -> Result<Option<Self>, Error> {
+        if given.iter().all(|(_, to_score)| matches!(to_score, ToScore::Ids(_))) {
+            return Ok(None);
+        }
+        let tokenizer = models::load_tokenizer(model)?;
+        models::check_vocabulary(model, &tokenizer, config)?;
+        let chats = given.iter().any(|(_, to_score)| matches!(to_score, ToScore::Chat(_)));
+        let template = if chats { Some(models::load_template(model)?) } else { None };
+        let options = RenderOptions { now: Some(now), ..RenderOptions::conversation() };
+        Ok(Some(Self { tokenizer, template, options }))
+    }
+
+    /// The tokens of a line; only a conversation can fail.
+    fn ids(&self, to_score: &ToScore) -> Result<Vec<u32>, rlhf_policy::error::Error> {
+        let tokenizer = &self.tokenizer;
+        match (to_score, &self.template) {
+            (ToScore::Ids(ids), _) => Ok(ids.clone()),
+            (ToScore::Text(text), _) => Ok(tokenizer.ids(text, Spelling::Token, Ends::Added)),
+            (ToScore::Pair { prompt, completion }, _) => {
+                let both = [prompt, completion].map(|text| tokenizer.encode_special(text)).concat();
+                Ok(tokenizer.behind_start(both))
+            }
+            (ToScore::Chat(chat), Some(template)) => template.encode(tokenizer, chat, &self.options),
+            (ToScore::Chat(_), None) => unreachable!("loaded where a line is a conversation"),
+        }
+    }
 }
