@@ -40,15 +40,13 @@ pub trait RewardModel {
     fn score(&mut self, items: &[Candidate<'_>]) -> Result<Vec<f64>, Self::Error>;
 }
 
-/// Two completions of one prompt.
+/// Two completions of one prompt, each as a [`Candidate`]: `a.prompt` is `b.prompt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Comparison<'a> {
-    /// What was asked.
-    pub prompt: &'a str,
     /// The first answer.
-    pub a: &'a str,
+    pub a: Candidate<'a>,
     /// The second answer.
-    pub b: &'a str,
+    pub b: Candidate<'a>,
 }
 
 /// Says how likely one completion is preferred to another.

@@ -1,1 +1,3 @@
-//! Regularised self-play for language models: exact games, RSPO and its relatives, Mutual-Taught.
+//! Regularised self-play for language models, from exact games to preference optimisation.
+
+pub mod game;

@@ -25,10 +25,8 @@ impl PreferenceOracle for By {
     type Error = Infallible;
 
     fn prefer(&mut self, pairs: &[Comparison<'_>]) -> Result<Vec<Prob>, Infallible> {
-        let as_candidate =
-            |prompt, completion| Candidate { prompt, completion, prompt_ids: &[], completion_ids: &[] };
-        let a: Vec<_> = pairs.iter().map(|p| as_candidate(p.prompt, p.a)).collect();
-        let b: Vec<_> = pairs.iter().map(|p| as_candidate(p.prompt, p.b)).collect();
+        let a: Vec<_> = pairs.iter().map(|p| p.a).collect();
+        let b: Vec<_> = pairs.iter().map(|p| p.b).collect();
         let (a, b) = (self.0.score(&a)?, self.0.score(&b)?);
         let sure = |(a, b): (f64, f64)| match a.total_cmp(&b) {
             std::cmp::Ordering::Less => 0.0,
@@ -48,7 +46,7 @@ fn a_fake_reward_chooses_and_a_fake_oracle_judges() {
     assert_eq!(scores, [-11.0, -5.0, -4.0, -14.0]);
     assert_eq!(top_k(&scores, 2), [2, 1]);
 
-    let pairs = answers.map(|b| Comparison { prompt: "q", a: "short", b });
+    let pairs = candidates.map(|b| Comparison { a: candidates[1], b });
     let mut oracle: Box<dyn PreferenceOracle<Error = Infallible>> = Box::new(By(Box::new(Brevity)));
     let wins: Vec<f64> = oracle.prefer(&pairs).unwrap().iter().map(|p| p.get()).collect();
     assert_eq!(wins, [1.0, 0.5, 0.0, 1.0]);
