@@ -37,7 +37,7 @@ pub fn plan(effective: &Effective) -> Result<Vec<String>, Error> {
 fn superhf(c: &SuperhfPipeline) -> Result<Vec<String>, Error> {
     let plain = device::named(&c.device)?;
     device::threads(c.threads.get())?;
-    let data = crate::pipeline::superhf::task_data(&c.task, c.seed)?;
+    let data = crate::pipeline::ground::task_data(&c.task, c.seed)?;
     let decoder = if c.policy.path.is_empty() {
         c.policy.decoder(c.policy.vocab_size.get(), 0, 1)?
     } else {

@@ -73,17 +73,31 @@ section!(
     }
 );
 
-impl SuperhfPipeline {
+/// The sections that every pipeline over a language model has.
+#[derive(Debug, Clone, Copy)]
+pub struct Common<'a> {
+    /// Of every random stream.
+    pub seed: u64,
+    /// Prompts, references, comparisons.
+    pub task: &'a TaskSection,
+    /// The language model.
+    pub policy: &'a PolicySection,
+    /// Optimiser numbers of every phase.
+    pub adam: &'a AdamSection,
+    /// Supervised fine-tuning.
+    pub sft: &'a TrainingSection,
+    /// Rollouts.
+    pub sampling: &'a SamplingSection,
+    /// Optimiser steps between checkpoints.
+    pub save_steps: NonZeroUsize,
+}
+
+impl Common<'_> {
     /// Numbers that are valid alone and not together.
     ///
     /// # Errors
     /// [`Error::Config`] that names the key.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let (keep, n) = (self.superhf.keep.get(), self.superhf.num_generations.get());
-        if keep > n {
-            let expected = format!("at most superhf.num_generations = {n}");
-            return Err(Error::config("config", "superhf.keep", expected, keep.to_string()));
-        }
         if !self.policy.path.is_empty() {
             return Ok(());
         }
@@ -99,6 +113,34 @@ impl SuperhfPipeline {
             return Err(Error::config("config", "policy.vocab_size", "at least 258", v.to_string()));
         }
         self.policy.decoder(v, 0, 1).map(drop)
+    }
+}
+
+impl SuperhfPipeline {
+    /// What it shares with other pipelines.
+    pub fn common(&self) -> Common<'_> {
+        Common {
+            seed: self.seed,
+            task: &self.task,
+            policy: &self.policy,
+            adam: &self.adam,
+            sft: &self.sft,
+            sampling: &self.sampling,
+            save_steps: self.checkpoint.save_steps,
+        }
+    }
+
+    /// Numbers that are valid alone and not together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the key.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let (keep, n) = (self.superhf.keep.get(), self.superhf.num_generations.get());
+        if keep > n {
+            let expected = format!("at most superhf.num_generations = {n}");
+            return Err(Error::config("config", "superhf.keep", expected, keep.to_string()));
+        }
+        self.common().check()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pipelines: each one visible loop over the crates' functions.
 
 pub mod fit;
+pub mod ground;
 pub mod models;
 pub mod reward;
 pub mod session;

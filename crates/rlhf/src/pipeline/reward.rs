@@ -84,7 +84,7 @@ pub(crate) fn comparisons(config: &RewardPipeline) -> Result<(Vec<Pair>, Vec<Str
         let note = format!("{} comparisons of invented restaurants.", task.train_preferences.len());
         return Ok((task.train_preferences, vec![note]));
     }
-    super::superhf::existing("data.path", &config.data.path)?;
+    super::ground::existing("data.path", &config.data.path)?;
     let path = Path::new(&config.data.path);
     let loaded = data::preferences(path, &Layout::default())?.load(config.data.on_bad_record)?;
     let mut notes = vec![format!("{} comparisons of {}.", loaded.records.len(), path.display())];

@@ -16,11 +16,12 @@ use rlhf_policy::superhf::{MinibatchRecord, gradients, keep_best};
 use rlhf_reward::shape::length_penalty;
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{Answer, Evaluation, answer, evaluate, rollout_generation, score};
-use super::{Setting, Start};
+use super::Setting;
+use super::evaluate::{Evaluation, evaluate, score};
 use crate::config::SuperhfPipeline;
 use crate::error::Error;
 use crate::pipeline::fit::{resumed, work};
+use crate::pipeline::ground::{Answer, Start, answer, generation, sampled};
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
 
@@ -133,8 +134,8 @@ fn one_round(
     // rollouts
     let started = Instant::now();
     let chosen = prompts_of_round(config, setting, seed, round);
-    let ids: Vec<Vec<u32>> = chosen.iter().map(|p| setting.train_prompts[*p].clone()).collect();
-    let how = rollout_generation(config, setting, session, cell.n);
+    let ids: Vec<Vec<u32>> = chosen.iter().map(|p| setting.ground.train_prompts[*p].clone()).collect();
+    let how = generation(&config.common(), &setting.ground, session, sampled(&config.sampling), cell.n);
     let random = |p: usize, s: usize| stream(seed, "rollout", round, (chosen[p] as u64) << 32 | s as u64);
     let rollouts = generate(&policy.valid(), &ids, &how, &random, &session.plain)
         .map_err(|e| Error::Failed(format!("step {}: rollout: {e}", session.step() + 1)))?;
@@ -144,8 +145,9 @@ fn one_round(
     }
     // rewards
     let started = Instant::now();
-    let prompts: Vec<String> = chosen.iter().map(|p| setting.data.train_prompts[*p].clone()).collect();
-    let answers: Vec<Answer> = rollouts.iter().map(|r| answer(config, setting, r)).collect();
+    let prompts: Vec<String> = chosen.iter().map(|p| setting.ground.data.train_prompts[*p].clone()).collect();
+    let answers: Vec<Answer> =
+        rollouts.iter().map(|r| answer(config.superhf.trim, &setting.ground, r)).collect();
     let scores = rewards(config, setting, &prompts, &ids, &answers, session.step() + 1)?;
     let kept = select(config, cell.n, &answers, &scores);
     times.insert("score".to_owned(), started.elapsed().as_secs_f64());
@@ -178,7 +180,7 @@ fn one_round(
 
 /// A prompts, without replacement until all were used; each pass has its own order.
 fn prompts_of_round(config: &SuperhfPipeline, setting: &Setting, seed: u64, round: u64) -> Vec<usize> {
-    let n = setting.train_prompts.len() as u64;
+    let n = setting.ground.train_prompts.len() as u64;
     let a = config.superhf.prompts_per_round.get() as u64;
     let mut orders: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     (round * a..(round + 1) * a)
@@ -270,7 +272,7 @@ fn update(
             let a = &answers[*i];
             let mut ids = a.ids.clone();
             if config.superhf.append_eos && a.ended {
-                ids.push(setting.tokenizer.eos());
+                ids.push(setting.ground.tokenizer.eos());
             }
             Sequence::new(&prompts[a.prompt], &ids)
         })
@@ -281,7 +283,8 @@ fn update(
     let mut norms = 0.0;
     for minibatch in texts.chunks(config.superhf.batch_size.get()) {
         let rows: Vec<&Sequence> = minibatch.iter().collect();
-        let (grads, shown) = gradients(&policy, &setting.prior, &rows, &loss, setting.tokenizer.pad());
+        let (grads, shown) =
+            gradients(&policy, &setting.ground.prior, &rows, &loss, setting.ground.tokenizer.pad());
         let (next, norm) = optim.step(lr, policy, grads);
         policy = next;
         norms += norm;
@@ -308,11 +311,11 @@ fn step_zero(
     let rows: Vec<Sequence> = checked.iter().map(|r| Sequence::new(&prompts[r.prompt], &r.tokens)).collect();
     let rows: Vec<&Sequence> = rows.iter().collect();
     let logps = |model: &Decoder| -> Vec<f64> {
-        let batch = Batch::new(&rows, setting.tokenizer.pad(), 1, &model.device());
+        let batch = Batch::new(&rows, setting.ground.tokenizer.pad(), 1, &model.device());
         token_losses(model, &batch).into_data().convert::<f64>().iter::<f64>().map(|x| -x).collect()
     };
     let recorded: Vec<f64> = checked.iter().flat_map(|r| r.policy_logp.iter().copied()).collect();
-    agree(&logps(policy), &logps(&setting.prior), &recorded)
+    agree(&logps(policy), &logps(&setting.ground.prior), &recorded)
 }
 
 /// The three comparisons of [`step_zero`] on log-probabilities of the same tokens.

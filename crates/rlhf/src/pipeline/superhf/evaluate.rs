@@ -5,49 +5,18 @@ use std::collections::BTreeMap;
 use rlhf_core::contract::{Candidate, RewardModel};
 use rlhf_core::host::sampling::Sampling;
 use rlhf_core::host::select::top_k;
-use rlhf_core::loss::superhf::forward_kl;
 use rlhf_core::rng::stream;
 use rlhf_eval::text::{self, Completion, Pairs};
-use rlhf_policy::batch::{Batch, Sequence};
 use rlhf_policy::decoder::Decoder;
-use rlhf_policy::generate::{Decoding, Finish, Generation, Rollout, generate};
-use rlhf_policy::sft::token_losses;
-use rlhf_policy::trim::trim;
+use rlhf_policy::generate::generate;
 use serde::{Deserialize, Serialize};
 
 use super::{Baseline, Setting};
 use crate::config::SuperhfPipeline;
 use crate::error::Error;
+use crate::pipeline::ground::{Answer, answer, generation, perplexity, sequence_kl};
 use crate::pipeline::models::Scorer;
 use crate::pipeline::session::Session;
-
-/// Rows of a forward pass over `[rows, V]` logits of two models.
-const KL_ROWS: usize = 32;
-
-/// A completion ready to be scored: trimmed text that begins with one space, and its tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer {
-    /// Index of the prompt.
-    pub(super) prompt: usize,
-    /// `" " + trimmed text`, or nothing.
-    pub(super) text: String,
-    /// Its tokens, without the end token.
-    pub(super) ids: Vec<u32>,
-    /// Whether the model stopped by itself or was cut at a turn: the end token belongs there.
-    pub(super) ended: bool,
-}
-
-/// Trims a rollout; the drawn tokens are kept where the text was not changed.
-pub(super) fn answer(config: &SuperhfPipeline, setting: &Setting, rollout: &Rollout) -> Answer {
-    let eos = rollout.finish == Finish::Eos;
-    let drawn = if eos { &rollout.tokens[..rollout.tokens.len() - 1] } else { &rollout.tokens[..] };
-    let raw = setting.tokenizer.decode(drawn);
-    let trimmed = trim(config.superhf.trim, &raw);
-    let text =
-        if trimmed.text.is_empty() { String::new() } else { format!(" {}", trimmed.text.trim_start()) };
-    let ids = if text == raw { drawn.to_vec() } else { setting.tokenizer.encode(&text) };
-    Answer { prompt: rollout.prompt, text, ids, ended: eos || trimmed.cut }
-}
 
 /// Scores answers to `prompts` (texts and tokens by index).
 ///
@@ -93,45 +62,6 @@ pub struct Evaluation {
     pub samples: Vec<[String; 2]>,
 }
 
-/// How evaluation samples are drawn.
-fn generation(
-    config: &SuperhfPipeline,
-    setting: &Setting,
-    session: &Session,
-    sampling: Sampling,
-    n: usize,
-) -> Generation {
-    Generation {
-        sampling,
-        max_completion_length: config.sampling.max_completion_length.get(),
-        num_generations: n,
-        eos_token_ids: vec![setting.tokenizer.eos()],
-        pad_token_id: setting.tokenizer.pad(),
-        context_length: setting.decoder.max_position_embeddings(),
-        max_rows: config.sampling.max_rows.get(),
-        stop: None,
-        layers: None,
-        decoding: Decoding::for_device(&session.plain),
-    }
-}
-
-/// How rollouts are drawn.
-pub(super) fn rollout_generation(
-    config: &SuperhfPipeline,
-    setting: &Setting,
-    session: &Session,
-    n: usize,
-) -> Generation {
-    let s = &config.sampling;
-    let sampling = Sampling {
-        temperature: s.temperature.get(),
-        top_p: s.top_p.get(),
-        top_k: s.top_k,
-        ..Sampling::plain()
-    };
-    generation(config, setting, session, sampling, n)
-}
-
 /// `n` answers to every evaluation prompt. The random numbers depend on the seed, the prompt and
 /// the sample alone, so that policies are compared on the same ones.
 fn answers(
@@ -144,10 +74,10 @@ fn answers(
 ) -> Result<Vec<Answer>, Error> {
     let e = &config.evaluation;
     let sampling = Sampling { temperature: e.temperature.get(), top_p: e.top_p.get(), ..Sampling::plain() };
-    let how = generation(config, setting, session, sampling, n);
+    let how = generation(&config.common(), &setting.ground, session, sampling, n);
     let random = |p: usize, s: usize| stream(seed, "evaluation", p as u64, s as u64);
-    let rollouts = generate(policy, &setting.eval_prompts, &how, &random, &session.plain)?;
-    Ok(rollouts.iter().map(|r| answer(config, setting, r)).collect())
+    let rollouts = generate(policy, &setting.ground.eval_prompts, &how, &random, &session.plain)?;
+    Ok(rollouts.iter().map(|r| answer(config.superhf.trim, &setting.ground, r)).collect())
 }
 
 /// Measures a policy on the evaluation prompts. `policy` lives on the plain device.
@@ -164,11 +94,14 @@ pub(super) fn evaluate(
 ) -> Result<Evaluation, Error> {
     let answers = answers(config, setting, session, policy, seed, 1)?;
     let mut figures = measure_answers(config, setting, &answers, seed)?;
-    sequence_kl(config, setting, session, policy, seed, &mut figures)?;
+    let (ground, both) = (&setting.ground, [policy, &setting.ground.prior]);
+    let kl = sequence_kl(&config.common(), ground, session, both, seed, "evaluation/kl")?;
+    figures.values.insert("kl".to_owned(), kl.to_other);
+    figures.values.insert("kl_prior".to_owned(), kl.from_other_per_token);
     let samples = answers
         .iter()
         .take(config.evaluation.samples)
-        .map(|a| [setting.data.eval_prompts[a.prompt].clone(), a.text.clone()])
+        .map(|a| [setting.ground.data.eval_prompts[a.prompt].clone(), a.text.clone()])
         .collect();
     Ok(Evaluation { round, figures, samples })
 }
@@ -184,7 +117,7 @@ fn measure_answers(
     let mut figures = Figures::default();
     let mut put = |key: &str, value: f64| figures.values.insert(key.to_owned(), value);
     let n = answers.len() as f64;
-    let (prompts, ids) = (&setting.data.eval_prompts, &setting.eval_prompts);
+    let (prompts, ids) = (&setting.ground.data.eval_prompts, &setting.ground.eval_prompts);
     let roles = [("proxy", &mut setting.proxy), ("judge", &mut setting.judge), ("gold", &mut setting.gold)];
     for (role, scorer) in roles {
         if let Some(scorer) = scorer {
@@ -207,59 +140,8 @@ fn measure_answers(
     let characters = |a: &Answer| a.text.trim().chars().count() as f64;
     put("completions/mean_characters", answers.iter().map(characters).sum::<f64>() / n);
     put("completions/ended", answers.iter().filter(|a| a.ended).count() as f64 / n);
-    put("perplexity", start_perplexity(setting, answers));
+    put("perplexity", perplexity(&setting.ground, answers));
     Ok(figures)
-}
-
-/// `exp` of the mean cross-entropy of the answers' tokens under the start policy.
-fn start_perplexity(setting: &Setting, answers: &[Answer]) -> f64 {
-    let all: Vec<Sequence> = answers
-        .iter()
-        .filter(|a| !a.ids.is_empty())
-        .map(|a| Sequence::new(&setting.eval_prompts[a.prompt], &a.ids))
-        .collect();
-    let (mut sum, mut n) = (0.0, 0usize);
-    for rows in all.chunks(KL_ROWS) {
-        let rows: Vec<&Sequence> = rows.iter().collect();
-        let batch = Batch::new(&rows, setting.tokenizer.pad(), 1, &setting.prior.device());
-        n += batch.n_targets();
-        let losses = token_losses(&setting.prior, &batch).into_data().convert::<f64>();
-        sum += losses.iter::<f64>().sum::<f64>();
-    }
-    // No answer has a token: 1, the perplexity of nothing, rather than NaN.
-    if n == 0 { 1.0 } else { (sum / n as f64).exp() }
-}
-
-/// The exact KL to the prior over the full vocabulary, on one sample a prompt drawn from the policy
-/// itself (temperature 1): `kl` is `Σ_t KL(π ‖ p₀)` of a sequence, `kl_prior` the mean over tokens
-/// of `KL(p₀ ‖ π)`, both in nats.
-fn sequence_kl(
-    config: &SuperhfPipeline,
-    setting: &Setting,
-    session: &Session,
-    policy: &Decoder,
-    seed: u64,
-    figures: &mut Figures,
-) -> Result<(), Error> {
-    let how = generation(config, setting, session, Sampling::plain(), 1);
-    let random = |p: usize, s: usize| stream(seed, "evaluation/kl", p as u64, s as u64);
-    let rollouts = generate(policy, &setting.eval_prompts, &how, &random, &session.plain)?;
-    let (mut reverse, mut forward, mut n) = (0.0, 0.0, 0usize);
-    for rows in rollouts.chunks(KL_ROWS) {
-        let rows: Vec<Sequence> =
-            rows.iter().map(|r| Sequence::new(&setting.eval_prompts[r.prompt], &r.tokens)).collect();
-        let batch = Batch::new(&rows.iter().collect::<Vec<_>>(), setting.tokenizer.pad(), 1, &session.plain);
-        let p = policy.logits_at(batch.tokens.clone(), batch.positions.clone());
-        let p0 = setting.prior.logits_at(batch.tokens.clone(), batch.positions.clone());
-        let sum = |x: burn::tensor::Tensor<1>| x.into_data().convert::<f64>().iter::<f64>().sum::<f64>();
-        reverse += sum(forward_kl(p0.clone(), p.clone()));
-        forward += sum(forward_kl(p, p0));
-        n += batch.n_targets();
-    }
-    let mut put = |key: &str, value: f64| figures.values.insert(key.to_owned(), value.max(0.0));
-    put("kl", reverse / rollouts.len() as f64);
-    put("kl_prior", forward / n as f64);
-    Ok(())
 }
 
 /// The start policy, and the best of N of its answers by the proxy reward, on the evaluation
@@ -275,7 +157,7 @@ pub(super) fn baselines(
     if session.get::<Vec<Baseline>>("baselines")?.is_some() {
         return Ok(());
     }
-    let prior = setting.prior.clone();
+    let prior = setting.ground.prior.clone();
     let mut all = Vec::new();
     for s in 0..config.sweep.seeds.get() as u64 {
         if session.asked_to_stop() {
@@ -289,9 +171,9 @@ pub(super) fn baselines(
         session.progress.begin(&format!("best of {most} at inference, seed {s}"), "prompt", 1);
         let answers = answers(config, setting, session, &prior, seed, most)?;
         let Some(proxy) = &mut setting.proxy else { continue };
-        let scores = score(proxy, &setting.data.eval_prompts, &setting.eval_prompts, &answers)?;
+        let scores = score(proxy, &setting.ground.data.eval_prompts, &setting.ground.eval_prompts, &answers)?;
         for n in &config.evaluation.best_of_n {
-            let best: Vec<Answer> = (0..setting.eval_prompts.len())
+            let best: Vec<Answer> = (0..setting.ground.eval_prompts.len())
                 .map(|p| {
                     let from = p * most;
                     let best = top_k(&scores[from..from + n.get()], 1);

@@ -11,22 +11,18 @@
 
 mod cell;
 mod evaluate;
-mod lengths;
-mod prepare;
 mod rewards;
 mod summary;
 mod trends;
 
 pub use cell::Cell;
 pub use evaluate::{Evaluation, Figures};
-pub use prepare::{Setting, existing, task_data};
 pub(in crate::pipeline) use rewards::pair_step;
 pub use summary::{Baseline, RewardFigures};
 
-use burn::module::Module;
-use rlhf_policy::decoder::Decoder;
-
 use super::Outcome;
+use super::ground::{self, Ground};
+use super::models::Scorer;
 use super::session::Session;
 use crate::config::SuperhfPipeline;
 use crate::error::Error;
@@ -37,14 +33,10 @@ use crate::error::Error;
 /// Whatever stops it; the run folder then holds what `--resume` needs.
 pub fn run(config: &SuperhfPipeline, mut session: Session) -> Result<Outcome, Error> {
     // prompts
-    let mut setting = Setting::prepare(config, &session)?;
-    for note in &setting.data.notes {
-        session.progress.say(&format!("data: {note}"));
-    }
-    // supervised fine-tuning
-    let start = prepare::sft(config, &setting, &mut session)?;
-    setting.prior = start.valid_copy();
+    let (ground, start) = ground::prepared(&config.common(), &mut session)?;
     // rewards
+    let gold = ground.data.gold.rule().map(Scorer::Gold);
+    let mut setting = Setting { ground, proxy: None, judge: None, gold };
     rewards::train(config, &mut setting, &start, &mut session)?;
     // baselines at inference
     evaluate::baselines(config, &mut setting, &mut session)?;
@@ -56,16 +48,15 @@ pub fn run(config: &SuperhfPipeline, mut session: Session) -> Result<Outcome, Er
     summary::write(config, &setting, session)
 }
 
-/// A policy as the phases hand it on: with autodiff for training.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// On the autodiff device.
-    pub policy: Decoder,
-}
-
-impl Start {
-    /// The same weights on the plain device.
-    pub fn valid_copy(&self) -> Decoder {
-        self.policy.valid()
-    }
+/// The fixed surroundings of the loop.
+#[derive(Debug)]
+pub struct Setting {
+    /// Texts, tokenizer, p₀.
+    pub ground: Ground,
+    /// The reward that trains.
+    pub proxy: Option<Scorer>,
+    /// The reward that judges.
+    pub judge: Option<Scorer>,
+    /// The truth, where it is a rule.
+    pub gold: Option<Scorer>,
 }

@@ -16,11 +16,12 @@ use rlhf_policy::optim::Grads;
 use rlhf_reward::bag::{BagConfig, BagOfWords};
 use rlhf_reward::pairwise::{TokenPair, pairwise_loss};
 
+use super::Setting;
 use super::summary::RewardFigures;
-use super::{Setting, Start};
 use crate::config::{RewardKind, SuperhfPipeline};
 use crate::error::Error;
 use crate::pipeline::fit::{FitPlan, Shown, fit};
+use crate::pipeline::ground::Start;
 use crate::pipeline::models::{self, Scorer, reward_row};
 use crate::pipeline::session::Session;
 use crate::task::{Pair, Rated};
@@ -52,8 +53,8 @@ fn one(
 ) -> Result<Scorer, Error> {
     let done = session.finished(role).map(<[u8]>::to_vec);
     let (pairs, rated) = match role {
-        "proxy" => (&setting.data.train_preferences, &setting.data.train_rated),
-        _ => (&setting.data.judge_preferences, &setting.data.judge_rated),
+        "proxy" => (&setting.ground.data.train_preferences, &setting.ground.data.train_rated),
+        _ => (&setting.ground.data.judge_preferences, &setting.ground.data.judge_rated),
     };
     let scorer = match kind {
         RewardKind::Bag => Scorer::Bag(match &done {
@@ -64,16 +65,16 @@ fn one(
         RewardKind::Transformer => {
             let trunk = config.reward.from_sft.then_some(&start.policy);
             let seed = config.seed.wrapping_add(if role == "proxy" { 1 } else { 2 });
-            let blank = models::classifier_from(&setting.decoder, trunk, seed, &session.device)?;
+            let blank = models::classifier_from(&setting.ground.decoder, trunk, seed, &session.device)?;
             let model = match &done {
                 Some(bytes) => models::filled(blank, bytes)?,
                 None => transformer(config, setting, session, role, blank, pairs, rated)?,
             };
             Scorer::Transformer {
                 model: Box::new(model.valid()),
-                config: Box::new(setting.decoder.clone()),
-                eos: setting.tokenizer.eos(),
-                pad: setting.tokenizer.pad(),
+                config: Box::new(setting.ground.decoder.clone()),
+                eos: setting.ground.tokenizer.eos(),
+                pad: setting.ground.tokenizer.pad(),
             }
         }
     };
@@ -132,10 +133,18 @@ fn transformer(
         optim: config.adam.with(c.weight_decay, c.max_grad_norm),
         save_steps: config.checkpoint.save_steps,
     };
-    let (eos, pad, most) =
-        (setting.tokenizer.eos(), setting.tokenizer.pad(), setting.decoder.max_position_embeddings());
+    let (eos, pad, most) = (
+        setting.ground.tokenizer.eos(),
+        setting.ground.tokenizer.pad(),
+        setting.ground.decoder.max_position_embeddings(),
+    );
     let row = |prompt: &str, completion: &str| {
-        reward_row(&setting.reward_prompt_ids(prompt), &setting.tokenizer.encode(completion), eos, most)
+        reward_row(
+            &setting.ground.reward_prompt_ids(prompt),
+            &setting.ground.tokenizer.encode(completion),
+            eos,
+            most,
+        )
     };
     let seed = config.seed;
     let drop = |ids: &[u32], step: u64, index: usize| {
@@ -214,7 +223,7 @@ fn rating_step(model: &Classifier, texts: &[&(Vec<u32>, f64)], pad: u32) -> Show
 /// Accuracy on held-out pairs and correlation with held-out mean ratings, where the task has them.
 fn measure(setting: &Setting, scorer: &mut Scorer) -> Result<RewardFigures, Error> {
     let mut figures = RewardFigures::default();
-    let pairs = &setting.data.heldout_preferences;
+    let pairs = &setting.ground.data.heldout_preferences;
     if !pairs.is_empty() {
         let chosen: Vec<(&str, &str)> =
             pairs.iter().map(|p| (p.prompt.as_str(), p.chosen.as_str())).collect();
@@ -228,7 +237,7 @@ fn measure(setting: &Setting, scorer: &mut Scorer) -> Result<RewardFigures, Erro
         figures.accuracy = Some(stats::wilson(right, stats::LEVEL_95).map_err(failed)?);
         figures.n_pairs = pairs.len();
     }
-    let rated = &setting.data.heldout_rated;
+    let rated = &setting.ground.data.heldout_rated;
     if !rated.is_empty() {
         let texts: Vec<(&str, &str)> = rated.iter().map(|r| ("", r.text.as_str())).collect();
         let scores = score_texts(setting, scorer, &texts)?;
@@ -256,8 +265,10 @@ fn differing(a: &[f64], b: &[f64]) -> Result<(), Error> {
 }
 
 fn score_texts(setting: &Setting, scorer: &mut Scorer, texts: &[(&str, &str)]) -> Result<Vec<f64>, Error> {
-    let ids: Vec<(Vec<u32>, Vec<u32>)> =
-        texts.iter().map(|(p, c)| (setting.reward_prompt_ids(p), setting.tokenizer.encode(c))).collect();
+    let ids: Vec<(Vec<u32>, Vec<u32>)> = texts
+        .iter()
+        .map(|(p, c)| (setting.ground.reward_prompt_ids(p), setting.ground.tokenizer.encode(c)))
+        .collect();
     let items: Vec<Candidate<'_>> = texts
         .iter()
         .zip(&ids)

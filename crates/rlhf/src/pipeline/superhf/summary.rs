@@ -182,14 +182,18 @@ pub(super) fn write(config: &SuperhfPipeline, setting: &Setting, session: Sessio
 fn save_models(config: &SuperhfPipeline, setting: &Setting, session: &Session) -> Result<(), Error> {
     let Some(main) = Cell::all(config).into_iter().next() else { return Ok(()) };
     let bytes = session.finished(&main.phase()).unwrap_or_default();
-    let policy = models::filled(setting.prior.clone(), bytes)?;
-    let language = Language { config: setting.decoder.clone(), tokenizer: setting.tokenizer.clone(), policy };
+    let policy = models::filled(setting.ground.prior.clone(), bytes)?;
+    let language = Language {
+        config: setting.ground.decoder.clone(),
+        tokenizer: setting.ground.tokenizer.clone(),
+        policy,
+    };
     language.save(&session.paths().model())?;
-    let start = Language { policy: setting.prior.clone(), ..language };
+    let start = Language { policy: setting.ground.prior.clone(), ..language };
     start.save(&session.paths().root().join("sft"))?;
     for (role, scorer) in [("proxy", &setting.proxy), ("judge", &setting.judge)] {
         if let Some(scorer) = scorer {
-            scorer.save(&session.paths().root().join("reward").join(role), &setting.tokenizer)?;
+            scorer.save(&session.paths().root().join("reward").join(role), &setting.ground.tokenizer)?;
         }
     }
     Ok(())
@@ -203,7 +207,7 @@ fn report(
 ) -> Result<Report, Error> {
     let subtitle = format!(
         "task {}, {} seeds, {} rounds of {} prompts, device {}, {} threads",
-        setting.data.name,
+        setting.ground.data.name,
         config.sweep.seeds,
         config.superhf.n_rounds,
         config.superhf.prompts_per_round,
@@ -409,7 +413,7 @@ fn visible(text: &str) -> String {
 
 fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {
     let mut section = Section::new("Data and models");
-    for note in &setting.data.notes {
+    for note in &setting.ground.data.notes {
         section.paragraph(note.clone());
     }
     if let Some(p) = session.get::<f64>("sft/perplexity")? {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rlhf_policy::tokenizer::Tokenizer;
 
-use super::prepare::prompt_ids;
-use crate::config::{SuperhfPipeline, TaskName};
+use super::prompt_ids;
+use crate::config::{Common, TaskName};
 use crate::data::{self, Layout, OnBadRecord};
 use crate::error::Error;
 use crate::task::{Example, TaskData};
@@ -23,7 +23,7 @@ struct TooLong<'a> {
 /// # Errors
 /// The first prompt without room, with file and line where it came from a file.
 pub(super) fn fit_context(
-    config: &SuperhfPipeline,
+    config: &Common<'_>,
     tokenizer: &Tokenizer,
     context: usize,
     data: &mut TaskData,
@@ -87,7 +87,7 @@ fn note(notes: &mut Vec<String>, n: usize, what: &str) {
 
 /// Refuses the first item at fault, or leaves all such out and says how many.
 fn keep<T>(
-    config: &SuperhfPipeline,
+    config: &Common<'_>,
     items: &mut Vec<T>,
     path: &str,
     expected: &str,
@@ -118,7 +118,7 @@ where
 }
 
 /// The line of a user's file where a prompt stands.
-fn place(config: &SuperhfPipeline, path: &str, prompt: &str) -> Option<usize> {
+fn place(config: &Common<'_>, path: &str, prompt: &str) -> Option<usize> {
     if config.task.name != TaskName::Files || path.is_empty() {
         return None;
     }

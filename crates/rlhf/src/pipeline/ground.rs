@@ -1,4 +1,5 @@
-//! What every phase needs: the task's texts, the tokenizer, the start policy.
+//! The ground of a pipeline over a language model: the task's texts, the tokenizer, the start policy, and its
+//! supervised fine-tuning.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,12 +11,11 @@ use rlhf_policy::decoder::Decoder;
 use rlhf_policy::sft;
 use rlhf_policy::tokenizer::Tokenizer;
 
-use super::Start;
-use crate::config::{SuperhfPipeline, TaskName, TaskSection};
+use crate::config::{Common, TaskName, TaskSection};
 use crate::data::{Given, Scale};
 use crate::error::Error;
 use crate::pipeline::fit::{FitPlan, Shown, fit};
-use crate::pipeline::models::{self, Scorer};
+use crate::pipeline::models;
 use crate::pipeline::session::Session;
 use crate::task::files::{self, Files};
 use crate::task::ratings::{self, RatingsFile};
@@ -24,9 +24,14 @@ use crate::task::{Sizes, TaskData, restaurants};
 /// Sequences a forward pass when nothing is learned.
 const EVAL_ROWS: usize = 64;
 
-/// The fixed surroundings of the loop.
+mod ask;
+mod lengths;
+
+pub use ask::{Answer, answer, generation, perplexity, sampled, sequence_kl};
+
+/// What every phase needs and none changes.
 #[derive(Debug)]
-pub struct Setting {
+pub struct Ground {
     /// Texts.
     pub data: TaskData,
     /// Text to tokens.
@@ -35,25 +40,19 @@ pub struct Setting {
     pub decoder: DecoderConfig,
     /// p₀ on the plain device.
     pub prior: Decoder,
-    /// The reward that trains.
-    pub proxy: Option<Scorer>,
-    /// The reward that judges.
-    pub judge: Option<Scorer>,
-    /// The truth, where it is a rule.
-    pub gold: Option<Scorer>,
     /// Tokens of the prompts that train.
     pub train_prompts: Vec<Vec<u32>>,
     /// Tokens of the prompts that evaluate.
     pub eval_prompts: Vec<Vec<u32>>,
 }
 
-impl Setting {
+impl Ground {
     /// Makes the task, the tokenizer and the untrained policy.
     ///
     /// # Errors
     /// Data or a model folder that cannot be used, a prompt that leaves no room for its completion.
-    pub fn prepare(config: &SuperhfPipeline, session: &Session) -> Result<Self, Error> {
-        let mut data = task_data(&config.task, config.seed)?;
+    pub fn prepare(config: &Common<'_>, session: &Session) -> Result<Self, Error> {
+        let mut data = task_data(config.task, config.seed)?;
         if data.eval_prompts.len() < 2 {
             let expected = "at least 2, since self-similarity compares answers to different prompts";
             let found = data.eval_prompts.len().to_string();
@@ -85,22 +84,11 @@ impl Setting {
                 (decoder, prior)
             }
         };
-        super::lengths::fit_context(config, &tokenizer, decoder.max_position_embeddings(), &mut data)?;
+        lengths::fit_context(config, &tokenizer, decoder.max_position_embeddings(), &mut data)?;
         let encode = |texts: &[String]| texts.iter().map(|t| prompt_ids(&tokenizer, t)).collect();
         let train_prompts = encode(&data.train_prompts);
         let eval_prompts = encode(&data.eval_prompts);
-        let gold = data.gold.rule().map(Scorer::Gold);
-        Ok(Self {
-            data,
-            tokenizer,
-            decoder,
-            prior,
-            proxy: None,
-            judge: None,
-            gold,
-            train_prompts,
-            eval_prompts,
-        })
+        Ok(Self { data, tokenizer, decoder, prior, train_prompts, eval_prompts })
     }
 
     /// Prompt and completion as tokens, the end token learned; cut at the context's end.
@@ -125,8 +113,8 @@ impl Setting {
     }
 }
 
-/// See [`Setting::prompt_ids`].
-pub(super) fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
+/// See [`Ground::prompt_ids`].
+fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
     let mut ids: Vec<u32> = tokenizer.start().into_iter().collect();
     ids.extend(tokenizer.encode(prompt));
     if ids.is_empty() {
@@ -197,21 +185,45 @@ pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Er
     }
 }
 
+/// A policy as the phases hand it on: with autodiff for training.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// On the autodiff device.
+    pub policy: Decoder,
+}
+
+impl Start {
+    /// The same weights on the plain device.
+    pub fn valid_copy(&self) -> Decoder {
+        self.policy.valid()
+    }
+}
+
+/// Task, tokenizer and start policy, whose weights then are the prior's.
+///
+/// # Errors
+/// Whatever stops preparation or supervised fine-tuning.
+pub fn prepared(config: &Common<'_>, session: &mut Session) -> Result<(Ground, Start), Error> {
+    let mut ground = Ground::prepare(config, session)?;
+    for note in &ground.data.notes {
+        session.progress.say(&format!("data: {note}"));
+    }
+    let start = sft(config, &ground, session)?;
+    ground.prior = start.valid_copy();
+    Ok((ground, start))
+}
+
 /// The policy after supervised fine-tuning, and its perplexity on held-out text.
 ///
 /// # Errors
 /// Whatever stops the phase.
-pub(super) fn sft(
-    config: &SuperhfPipeline,
-    setting: &Setting,
-    session: &mut Session,
-) -> Result<Start, Error> {
-    let untrained = on_device(setting, session)?;
+fn sft(config: &Common<'_>, ground: &Ground, session: &mut Session) -> Result<Start, Error> {
+    let untrained = on_device(ground, session)?;
     if let Some(bytes) = session.finished("sft") {
         return Ok(Start { policy: models::filled(untrained, bytes)? });
     }
     let sequences: Vec<Sequence> =
-        setting.data.sft.iter().map(|e| setting.sequence(&e.prompt, &e.completion)).collect();
+        ground.data.sft.iter().map(|e| ground.sequence(&e.prompt, &e.completion)).collect();
     let sequences: Vec<Sequence> = sequences.into_iter().filter(|s| s.n_targets() > 0).collect();
     let c = &config.sft;
     let plan = FitPlan {
@@ -224,9 +236,9 @@ pub(super) fn sft(
         schedule: c.lr_scheduler_type,
         warmup_ratio: c.warmup_ratio.get(),
         optim: config.adam.with(c.weight_decay, c.max_grad_norm),
-        save_steps: config.checkpoint.save_steps,
+        save_steps: config.save_steps,
     };
-    let (micro, pad) = (c.micro_batch_size.get(), setting.tokenizer.pad());
+    let (micro, pad) = (c.micro_batch_size.get(), ground.tokenizer.pad());
     let policy = fit(session, &plan, untrained, &mut |policy, _, rows| {
         let window: Vec<&Sequence> = rows.iter().map(|r| &sequences[*r]).collect();
         let (grads, loss) = sft::gradients(policy, &window, micro, pad);
@@ -234,7 +246,7 @@ pub(super) fn sft(
         Shown { grads, values: BTreeMap::from([("loss".to_owned(), loss), ("num_tokens".to_owned(), n)]) }
     })?;
     // A task without references keeps the policy as it was loaded, and has no text to measure it on.
-    if let Some([token, word]) = held_out_perplexity(setting, &policy.valid()) {
+    if let Some([token, word]) = held_out_perplexity(ground, &policy.valid()) {
         if !token.is_finite() {
             let term = "sft: held-out perplexity".to_owned();
             return Err(Error::NotFinite { step: session.step(), term, value: token });
@@ -248,27 +260,27 @@ pub(super) fn sft(
     Ok(Start { policy })
 }
 
-fn on_device(setting: &Setting, session: &Session) -> Result<Decoder, Error> {
+fn on_device(ground: &Ground, session: &Session) -> Result<Decoder, Error> {
     // Copied through the host, so that the prior and the policy share no storage.
-    let copy = models::scratch_decoder(&setting.decoder, 0, &session.device)?;
-    models::filled(copy, &models::bytes_of(&setting.prior)?)
+    let copy = models::scratch_decoder(&ground.decoder, 0, &session.device)?;
+    models::filled(copy, &models::bytes_of(&ground.prior)?)
 }
 
 /// `exp` of the held-out cross-entropy a token, and a word: words are runs between white space, the
 /// end counts as one, and unknown words do not exist for a byte-level tokenizer. Prompts are read,
 /// not scored. `None` where the task holds nothing out.
-fn held_out_perplexity(setting: &Setting, policy: &Decoder) -> Option<[f64; 2]> {
-    let data = &setting.data.sft_heldout;
+fn held_out_perplexity(ground: &Ground, policy: &Decoder) -> Option<[f64; 2]> {
+    let data = &ground.data.sft_heldout;
     let all: Vec<(Sequence, usize)> = data
         .iter()
-        .map(|e| (setting.sequence(&e.prompt, &e.completion), e.completion.split_whitespace().count() + 1))
+        .map(|e| (ground.sequence(&e.prompt, &e.completion), e.completion.split_whitespace().count() + 1))
         .filter(|(s, _)| s.n_targets() > 0)
         .collect();
     if all.is_empty() {
         return None;
     }
     let rows: Vec<&Sequence> = all.iter().map(|(s, _)| s).collect();
-    let (sum, n) = sft::evaluate(policy, &rows, EVAL_ROWS, setting.tokenizer.pad());
+    let (sum, n) = sft::evaluate(policy, &rows, EVAL_ROWS, ground.tokenizer.pad());
     let words: usize = all.iter().map(|(_, n)| n).sum();
     Some([(sum / n as f64).exp(), (sum / words as f64).exp()])
 }
