@@ -42,6 +42,18 @@ pub enum EvalError {
         /// The one value.
         found: f64,
     },
+    /// A value of a slice that is outside its range.
+    #[error("{what}: expected {expected}, found {found} at index {index}")]
+    Value {
+        /// The statistic or the argument.
+        what: &'static str,
+        /// Place of the value, from 0.
+        index: usize,
+        /// Its range, in words.
+        expected: &'static str,
+        /// The value.
+        found: f64,
+    },
     /// A number outside its range.
     #[error("{what}: expected {expected}, found {found}")]
     Range {

@@ -26,8 +26,14 @@ pub mod stats;
 
 pub mod text;
 
+pub mod bleu;
+
+pub mod length_controlled;
+
 pub mod meteor;
 
 pub mod stem;
+
+pub mod win_rate;
 
 pub mod report;

@@ -44,6 +44,19 @@ pub fn html(reports: &[Report]) -> Result<String, ReportError> {
     page::render(reports)
 }
 
+/// Draws one plot by itself, as an SVG image; nothing where it has no point.
+///
+/// # Errors
+/// As [`html`].
+pub fn svg(plot: &Plot) -> Result<Option<String>, ReportError> {
+    let mut section = Section::new("plot");
+    section.push(plot.clone());
+    let mut report = Report::new(plot.title.clone(), "");
+    report.sections.push(section);
+    check::report(&report)?;
+    plot::plot_svg(plot, &plot::Scales::of(&[report]))
+}
+
 /// The report as JSON, one line a field; the same checks as [`html`], because JSON has no NaN either.
 ///
 /// # Errors

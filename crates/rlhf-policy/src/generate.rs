@@ -10,9 +10,11 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use rand_chacha::ChaCha12Rng;
 use rlhf_core::host::sampling::Sampling;
+use rlhf_core::number::Prob;
 
 use crate::decoder::Decoder;
 use crate::engine::host::Host;
+use crate::engine::mixture::Mixed;
 use crate::engine::schedule::run;
 use crate::engine::tensors::Tensors;
 use crate::engine::{Engine, engine_serves};
@@ -152,31 +154,99 @@ pub fn generate(
     device: &Device,
 ) -> Result<Vec<Rollout>, Error> {
     check(model, prompts, how)?;
-    if prompts.is_empty() || how.num_generations == 0 {
-        return Ok(Vec::new());
+    if let Some(none) = nothing_to_sample(prompts, how) {
+        return Ok(none);
     }
-    if how.max_completion_length == 0 {
-        let sample = |prompt| (0..how.num_generations).map(move |sample| nothing(prompt, sample));
-        return Ok((0..prompts.len()).flat_map(sample).collect());
-    }
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let n_positions = longest + how.max_completion_length;
+    let n_positions = n_positions(prompts, how);
     match how.decoding {
-        Decoding::Host => {
-            let all = || {
-                let engine = Engine::new(model, how.layers.as_deref(), n_positions);
-                run(&mut Host::new(engine), prompts, how, stream)
-            };
-            // On a thread of the pool: its fellows stay awake from one step to the next.
-            rayon::scope(|_| all())
-        }
+        // On a thread of the pool: its fellows stay awake from one step to the next.
+        Decoding::Host => rayon::scope(|_| {
+            let engine = Engine::new(model, how.layers.as_deref(), n_positions);
+            run(&mut Host::new(engine), prompts, how, stream)
+        }),
         Decoding::Tensor => {
-            let all = || (0..model.model.layers.len()).collect();
-            let layers = how.layers.clone().unwrap_or_else(all);
-            let mut machine = Tensors::new(model, device, layers, how.pad_token_id, n_positions);
+            let mut machine = tensors(model, how, device, n_positions);
             run(&mut machine, prompts, how, stream)
         }
     }
+}
+
+/// Two models that are sampled as one, π^{1 − α} μ^α token by token: the opponent of Nash-MD.
+#[derive(Debug, Clone, Copy)]
+pub struct Mixture<'a> {
+    /// π.
+    pub policy: &'a Decoder,
+    /// μ.
+    pub reference: &'a Decoder,
+    /// α, the weight of the reference: 0 samples the policy, 1 the reference.
+    pub coef: Prob,
+}
+
+/// As [`generate`], from a mixture: a rollout's `policy_logp` is under the mixture at temperature 1, whose
+/// definition is [`geometric_mixture_scalar`](rlhf_core::loss::nash_md::geometric_mixture_scalar).
+/// `how.layers` are the policy's; the reference is computed whole.
+///
+/// # Errors
+/// As [`generate`], of either model; models of different vocabularies.
+pub fn generate_mixture(
+    models: &Mixture<'_>,
+    prompts: &[Vec<u32>],
+    how: &Generation,
+    stream: &Streams<'_>,
+    device: &Device,
+) -> Result<Vec<Rollout>, Error> {
+    let Mixture { policy, reference, coef } = *models;
+    let whole = Generation { layers: None, ..how.clone() };
+    check_vocabularies(policy, reference)?;
+    check(policy, prompts, how)?;
+    check(reference, prompts, &whole)?;
+    if let Some(none) = nothing_to_sample(prompts, how) {
+        return Ok(none);
+    }
+    let (n_positions, coef) = (n_positions(prompts, how), coef.get());
+    match how.decoding {
+        Decoding::Host => rayon::scope(|_| {
+            let policy = Host::new(Engine::new(policy, how.layers.as_deref(), n_positions));
+            let reference = Host::new(Engine::new(reference, None, n_positions));
+            run(&mut Mixed::new(policy, reference, coef), prompts, how, stream)
+        }),
+        Decoding::Tensor => {
+            let policy = tensors(policy, how, device, n_positions);
+            let reference = tensors(reference, &whole, device, n_positions);
+            run(&mut Mixed::new(policy, reference, coef), prompts, how, stream)
+        }
+    }
+}
+
+/// The result where no token is drawn.
+fn nothing_to_sample(prompts: &[Vec<u32>], how: &Generation) -> Option<Vec<Rollout>> {
+    if prompts.is_empty() || how.num_generations == 0 {
+        return Some(Vec::new());
+    }
+    let sample = |prompt| (0..how.num_generations).map(move |sample| nothing(prompt, sample));
+    (how.max_completion_length == 0).then(|| (0..prompts.len()).flat_map(sample).collect())
+}
+
+/// Positions of the longest row there can be.
+fn n_positions(prompts: &[Vec<u32>], how: &Generation) -> usize {
+    prompts.iter().map(Vec::len).max().unwrap_or(0) + how.max_completion_length
+}
+
+fn tensors<'a>(model: &'a Decoder, how: &Generation, device: &'a Device, n_positions: usize) -> Tensors<'a> {
+    let all = || (0..model.model.layers.len()).collect();
+    Tensors::new(model, device, how.layers.clone().unwrap_or_else(all), how.pad_token_id, n_positions)
+}
+
+fn check_vocabularies(policy: &Decoder, reference: &Decoder) -> Result<(), Error> {
+    let [expected, found] = [policy, reference].map(|m| m.model.architecture().vocab_size);
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Request {
+        what: "mixture: vocabulary of the reference".to_owned(),
+        expected: format!("{expected} tokens, as the policy's"),
+        found: found.to_string(),
+    })
 }
 
 fn nothing(prompt: usize, sample: usize) -> Rollout {

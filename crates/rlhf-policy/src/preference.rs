@@ -22,6 +22,8 @@
 //! A likelihood term on whole sequences, as TRL's ORPO has it, is
 //! [`sft::gradients`](crate::sft::gradients) of them, added with [`Grads::plus`].
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use rlhf_core::pair::{PairLoss, reference_free};
 use serde::Serialize;
@@ -53,6 +55,8 @@ pub struct PairBatch {
     pub lengths: [Tensor<1>; 2],
     /// The same token by token, for losses that weight tokens.
     pub tokens: [Tokens; 2],
+    /// Which pairs of the window these are, for what a loss is told of each beside its tokens.
+    pub range: Range<usize>,
     /// What is known of the whole window.
     pub window: PairCounts,
 }
@@ -151,6 +155,7 @@ pub fn gradients(
             lengths: tokens.each_ref().map(Tokens::lengths),
             policy: sums,
             tokens,
+            range: done..done + n,
             window: counts,
         };
         let out = loss(&batch);

@@ -24,4 +24,24 @@ pub enum Error {
         /// NaN or infinity.
         found: f64,
     },
+    /// A record of a table of judged pairs.
+    #[error("record {line}: {field}: expected {expected}, found {found}")]
+    Record {
+        /// Its line, or its place, from 1.
+        line: usize,
+        /// The field at fault.
+        field: &'static str,
+        /// What is accepted.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A joint row of two answers that is too short.
+    #[error("joint row: expected room for at least {expected} tokens, found {found}")]
+    Room {
+        /// Fewest that do.
+        expected: usize,
+        /// Those given.
+        found: usize,
+    },
 }

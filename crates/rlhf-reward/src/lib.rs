@@ -9,9 +9,12 @@
 //! ```
 
 pub mod bag;
+pub mod cross_encoder;
 pub mod error;
 pub mod features;
 pub mod folds;
+pub mod gpm;
 pub mod linear;
+pub mod oracle;
 pub mod pairwise;
 pub mod shape;

@@ -14,7 +14,7 @@ use rlhf::pipeline::{self, Start};
 use rlhf::policy::chat::Now;
 use rlhf::policy::hf::{FileType, Saving};
 use rlhf::serve::{self, GenerateOptions, PromptKind, Prompts};
-use rlhf::{bandit, device, golden, hub, plan};
+use rlhf::{bandit, device, game, golden, hub, plan};
 
 /// Alignment of language models: exact, reproducible, one binary.
 #[derive(Debug, Parser)]
@@ -42,6 +42,9 @@ enum Command {
     /// Exact bandits (JSON in, JSON out)
     #[command(after_help = bandit::HELP)]
     Bandit(OneFile),
+    /// Exact preference games: equilibria and self-play (JSON in, JSON out)
+    #[command(after_help = game::HELP)]
+    Game(Game),
     /// Looks at a data file before training on it
     #[command(subcommand)]
     Data(Data),
@@ -164,6 +167,15 @@ struct Golden {
 struct OneFile {
     /// The input file, - for standard input
     file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Game {
+    /// The input file, - for standard input
+    file: PathBuf,
+    /// Draws the duality gap of each step as an SVG image
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -309,7 +321,8 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
             serve::score(&hub::model(&a.model)?, &a.input, now(), &device::named(&a.device)?, out)?
         }
         Command::Golden(a) => return run_golden(&a, out),
-        Command::Bandit(a) => run_bandit(&a.file, out)?,
+        Command::Bandit(a) => say_json(out, &bandit::from_file(&a.file)?)?,
+        Command::Game(a) => say_json(out, &game::from_file(&a.file, a.plot.as_deref())?)?,
         Command::Data(Data::Inspect(a)) => return run_inspect(&a, out),
         Command::Report(a) => report(&a, out)?,
         Command::Compare(a) => return compare(&a, out),
@@ -338,6 +351,10 @@ fn say(out: &mut dyn Write, lines: &[String]) -> Result<(), Error> {
         writeln!(out, "{line}").map_err(|e| Error::io("writing to", "standard output", e))?;
     }
     Ok(())
+}
+
+fn say_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Error> {
+    say(out, &[serde_json::to_string_pretty(value).map_err(|e| Error::Failed(e.to_string()))?])
 }
 
 fn run(a: &Run, out: &mut dyn Write) -> Result<(), Error> {
@@ -411,16 +428,6 @@ fn run_golden(a: &Golden, out: &mut dyn Write) -> Result<ExitCode, Error> {
     Ok(if outcome.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_bandit(file: &Path, out: &mut dyn Write) -> Result<(), Error> {
-    let text = if file == Path::new("-") {
-        io::read_to_string(io::stdin()).map_err(|e| Error::io("reading", file, e))?
-    } else {
-        std::fs::read_to_string(file).map_err(|e| Error::io("reading", file, e))?
-    };
-    let value = bandit::run(&file.display().to_string(), &text)?;
-    say(out, &[serde_json::to_string_pretty(&value).map_err(|e| Error::Failed(e.to_string()))?])
-}
-
 fn run_inspect(a: &Inspect, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let options = InspectOptions {
         on_bad_record: a.on_bad_record,
@@ -464,7 +471,7 @@ fn report(a: &Report, out: &mut dyn Write) -> Result<(), Error> {
 
 fn compare(a: &Compare, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let comparison = rlhf::run::compare::compare(&a.a, &a.b)?;
-    say(out, &[serde_json::to_string_pretty(&comparison).map_err(|e| Error::Failed(e.to_string()))?])?;
+    say_json(out, &comparison)?;
     Ok(if comparison.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -17,8 +17,11 @@ pub use pipelines::*;
 use crate::error::Error;
 
 /// The files under `pipelines/`, by name.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("reward", include_str!("../../../pipelines/reward.toml")),
+    ("reward-arguments", include_str!("../../../pipelines/reward-arguments.toml")),
+    ("rspo", include_str!("../../../pipelines/rspo.toml")),
+    ("rspo-snippets", include_str!("../../../pipelines/rspo-snippets.toml")),
     ("superhf", include_str!("../../../pipelines/superhf.toml")),
     ("superhf-snippets", include_str!("../../../pipelines/superhf-snippets.toml")),
 ];
@@ -86,10 +89,19 @@ pub fn load(name_or_path: &str, overrides: &Overrides) -> Result<Effective, Erro
             config.check()?;
             Pipeline::Superhf(Box::new(config))
         }
-        Some("reward") => Pipeline::Reward(Box::new(typed(&table, &place, &text, overrides)?)),
+        Some("rspo") => {
+            let config: RspoPipeline = typed(&table, &place, &text, overrides)?;
+            config.check()?;
+            Pipeline::Rspo(Box::new(config))
+        }
+        Some("reward") => {
+            let config: RewardPipeline = typed(&table, &place, &text, overrides)?;
+            config.check()?;
+            Pipeline::Reward(Box::new(config))
+        }
         other => {
             let found = other.unwrap_or("nothing").to_owned();
-            return Err(Error::config(place, "pipeline", "superhf or reward", found));
+            return Err(Error::config(place, "pipeline", "superhf, rspo or reward", found));
         }
     };
     Ok(Effective { pipeline, text: effective_text(&table)? })

@@ -114,6 +114,12 @@ impl Error {
     }
 }
 
+impl From<rlhf_selfplay::error::StepError> for Error {
+    fn from(e: rlhf_selfplay::error::StepError) -> Self {
+        Self::Failed(e.to_string())
+    }
+}
+
 impl From<rlhf_policy::error::Error> for Error {
     fn from(e: rlhf_policy::error::Error) -> Self {
         Self::Failed(e.to_string())

@@ -11,6 +11,7 @@ pub mod objectives;
 pub mod off_policy;
 pub mod overlong;
 pub mod packing;
+pub mod pairwise;
 pub mod preference;
 pub mod ragged;
 pub mod reinforce;

@@ -12,6 +12,7 @@ use crate::decoder::Decoder;
 use crate::rope::Rope;
 
 pub(crate) mod host;
+pub(crate) mod mixture;
 pub(crate) mod schedule;
 pub(crate) mod tensors;
 

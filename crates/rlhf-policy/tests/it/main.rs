@@ -10,6 +10,7 @@ mod golden;
 mod learning;
 mod lora;
 mod lora_golden;
+mod mixture;
 mod models;
 mod robust;
 mod scores;

@@ -1,4 +1,5 @@
-//! The crate's tests across modules: pairwise training, the bag of words, folds.
+//! The crate's tests across modules: pairwise training of three kinds, the bag of words, folds.
 
 mod bag;
+mod general;
 mod pairwise;

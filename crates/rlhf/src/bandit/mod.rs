@@ -2,16 +2,16 @@
 //!
 //! A bandit is a JSON object; [`HELP`] lists its fields.
 
-mod input;
 mod superhf;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::error::Error;
-
-use self::input::Input;
+use crate::input::{Input, text_of};
 
 /// The tasks that there are.
 const TASKS: [&str; 1] = ["superhf"];
@@ -43,6 +43,14 @@ The preset's output: rewards, and a table with one row a method, N and β.
 
 Example: {"task": "superhf", "p0": [0.5, 0.5], "reward": [0, 1], "N": 2, "beta": 1}
   its fixed point holds √½ = 0.70710678 on the better answer."#;
+
+/// Computes the bandit that a file describes, or standard input for `-`.
+///
+/// # Errors
+/// [`Error::Io`] for a file that cannot be read, and those of [`run`].
+pub fn from_file(file: &Path) -> Result<Value, Error> {
+    run(&file.display().to_string(), &text_of(file)?)
+}
 
 /// Computes the bandit that `text` describes; `place` names it in errors.
 ///

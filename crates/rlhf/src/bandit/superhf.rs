@@ -17,8 +17,8 @@ use rlhf_core::number::{Beta, Weight};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::input::Input;
 use crate::error::Error;
+use crate::input::Input;
 
 /// Steps of a trajectory that are still quick on a few hundred answers.
 const MAX_STEPS: u32 = 1_000_000;

@@ -19,6 +19,8 @@ use crate::error::Error;
 pub enum Pipeline {
     /// Sample, score, keep the best, fine-tune.
     Superhf(Box<SuperhfPipeline>),
+    /// Self-play: sample, compare, learn from win rates.
+    Rspo(Box<RspoPipeline>),
     /// A reward model with held-out accuracy.
     Reward(Box<RewardPipeline>),
 }
@@ -36,8 +38,10 @@ macro_rules! section {
 
 // Below the macro, which it uses.
 mod reward;
+mod rspo;
 
 pub use reward::*;
+pub use rspo::*;
 
 section!(
     /// `pipelines/superhf.toml`.

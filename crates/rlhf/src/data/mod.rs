@@ -62,7 +62,7 @@ pub struct Layout {
     ///
     /// With `label = "…"` in it, that column holds the name of the better column of each row: with
     /// `chosen = "a1"`, `rejected = "a2"`, `label = "winner"`, a row whose `winner` is `a2` has its
-    /// `a2` as chosen text.
+    /// `a2` as chosen text. With `group = "…"`, that column says what a comparison belongs to.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, String>,
     /// Column names of a CSV or TSV file whose first line is a record already.
@@ -184,12 +184,12 @@ pub fn prompt_completions(
     Records::open(path.as_ref(), layout, &fields, Box::new(records::prompt_completion))
 }
 
-/// The preferences in `path`. Fields: `prompt`, `chosen`, `rejected`, `label`.
+/// The preferences in `path`. Fields: `prompt`, `chosen`, `rejected`, `label`, `group`.
 ///
 /// # Errors
 /// As [`prompts`].
 pub fn preferences(path: impl AsRef<Path>, layout: &Layout) -> Result<Records<Preference>, Error> {
-    let fields = ["prompt", "chosen", "rejected", "label"];
+    let fields = ["prompt", "chosen", "rejected", "label", "group"];
     Records::open(path.as_ref(), layout, &fields, Box::new(records::preference))
 }
 

@@ -36,6 +36,8 @@ pub struct Preference {
     pub rejected: String,
     /// Where the prompt comes from.
     pub origin: PromptOrigin,
+    /// What it belongs to, as a topic; empty where the layout maps no column to `group`.
+    pub group: String,
 }
 
 /// Where the prompt of a [`Preference`] comes from.
@@ -262,16 +264,26 @@ fn conversation(cells: &Cells<'_>) -> Result<PromptCompletion, Fault> {
 /// `chosen` and `rejected`, with `prompt` or with the prompt inside both.
 pub(super) fn preference(cells: &Cells<'_>) -> Result<Preference, Fault> {
     let (chosen, rejected) = winner(cells)?;
-    let record = if cells.has("prompt") {
+    let mut record = if cells.has("prompt") {
         let prompt = cells.said("prompt")?;
         let (chosen, rejected) = (cells.completion(chosen, &prompt)?, cells.completion(rejected, &prompt)?);
-        Preference { prompt: prompt.into_prompt(), chosen, rejected, origin: PromptOrigin::Given }
+        Preference {
+            prompt: prompt.into_prompt(),
+            chosen,
+            rejected,
+            origin: PromptOrigin::Given,
+            group: String::new(),
+        }
     } else {
         shared_prompt(cells, chosen, rejected)?
     };
     if record.chosen.trim() == record.rejected.trim() {
         let expected = format!("a text other than that of `{}`", cells.layout.column(chosen));
         return Err(cells.fault(cells.layout.column(rejected), expected, "the same text"));
+    }
+    // Only where it is mapped: a column that happens to have this name may hold anything.
+    if cells.layout.columns.contains_key("group") {
+        record.group = cells.not_blank("group", cells.text("group")?.to_owned())?;
     }
     Ok(record)
 }
@@ -308,6 +320,7 @@ fn shared_prompt(cells: &Cells<'_>, chosen: &str, rejected: &str) -> Result<Pref
         chosen: cells.not_blank(chosen, a[n_prompt..].to_owned())?,
         rejected: cells.not_blank(rejected, b[n_prompt..].to_owned())?,
         origin,
+        group: String::new(),
     })
 }
 

@@ -159,6 +159,7 @@ fn preferences_have_a_prompt_or_share_one() {
         chosen: chosen.into(),
         rejected: rejected.into(),
         origin,
+        group: String::new(),
     };
     let q = "\n\nHuman: q\n\nAssistant:";
     assert_eq!(
@@ -184,6 +185,10 @@ fn columns_are_mapped_and_a_label_names_the_winner() {
     assert_eq!((texts, loaded.skipped), (vec![("x", "y"), ("y", "x")], 1));
     let expected = format!("{}:4: label: expected `a1` or `a2`, found \"a3\"", f.path.display());
     assert_eq!(loaded.first_skipped.unwrap(), expected);
+
+    let grouped = Layout::with_columns([pairs[1], pairs[2], pairs[3], ("group", "topic")]);
+    let loaded = preferences(&f.path, &grouped).unwrap().load(OnBadRecord::Skip).unwrap();
+    assert!(loaded.records.iter().all(|r| r.group == "t" && r.prompt.is_empty()));
 
     let layout = Layout::with_columns([("prompt", "question"), ("chosen", "a1"), ("rejected", "a2")]);
     let fault = message(&f, preferences(&f.path, &layout).and_then(|r| r.load(OnBadRecord::Skip)));

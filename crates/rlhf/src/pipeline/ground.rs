@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
+use rand::seq::SliceRandom;
+use rlhf_core::rng::stream;
 use rlhf_policy::batch::Sequence;
 use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
@@ -111,6 +113,23 @@ impl Ground {
     pub fn prompt_ids(&self, prompt: &str) -> Vec<u32> {
         prompt_ids(&self.tokenizer, prompt)
     }
+}
+
+/// Which of `n` prompts come in a round of `per_round`: without replacement until all were used, each pass in
+/// an order of its own, drawn from (seed, purpose, pass).
+pub fn in_turn(n: usize, per_round: usize, seed: u64, purpose: &str, round: u64) -> Vec<usize> {
+    let (n, a) = (n as u64, per_round as u64);
+    let mut orders: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    (round * a..(round + 1) * a)
+        .map(|i| {
+            let order = orders.entry(i / n).or_insert_with(|| {
+                let mut order: Vec<usize> = (0..n as usize).collect();
+                order.shuffle(&mut stream(seed, purpose, i / n, 0));
+                order
+            });
+            order[(i % n) as usize]
+        })
+        .collect()
 }
 
 /// See [`Ground::prompt_ids`].

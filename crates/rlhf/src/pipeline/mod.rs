@@ -3,9 +3,13 @@
 pub mod fit;
 pub mod ground;
 pub mod models;
+mod page;
+pub mod preference;
 pub mod reward;
+pub mod rspo;
 pub mod session;
 pub mod superhf;
+mod verdict;
 
 use std::path::Path;
 
@@ -39,6 +43,11 @@ pub fn run(effective: &Effective, out: &Path, start: Start) -> Result<Outcome, E
             let mut session = Session::open(out, &effective.text, start, &config.device, config.threads)?;
             session.keep(config.checkpoint.keep);
             superhf::run(config, session)
+        }
+        Pipeline::Rspo(config) => {
+            let mut session = Session::open(out, &effective.text, start, &config.device, config.threads)?;
+            session.keep(config.checkpoint.keep);
+            rspo::run(config, session)
         }
         Pipeline::Reward(config) => {
             let mut session = Session::open(out, &effective.text, start, &config.device, config.threads)?;

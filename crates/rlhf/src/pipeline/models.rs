@@ -334,11 +334,13 @@ pub fn reward_row(prompt: &[u32], completion: &[u32], eos: u32, max_length: usiz
     row.split_off(row.len().saturating_sub(max_length))
 }
 
-impl RewardModel for Scorer {
-    type Error = Error;
-
-    fn score(&mut self, items: &[Candidate<'_>]) -> Result<Vec<f64>, Error> {
-        let scores: Vec<f64> = match self {
+impl Scorer {
+    /// As [`RewardModel::score`], without the check: a caller that can name the texts checks for itself.
+    ///
+    /// # Errors
+    /// Those of the embedded task's rule.
+    pub fn unchecked(&mut self, items: &[Candidate<'_>]) -> Result<Vec<f64>, Error> {
+        Ok(match self {
             Self::Bag(bag) => {
                 items.iter().map(|c| bag.reward(&format!("{}{}", c.prompt, c.completion))).collect()
             }
@@ -349,7 +351,15 @@ impl RewardModel for Scorer {
                 model.score_rows(&rows, *pad, SCORE_ROWS)
             }
             Self::Gold(rule) => rule.score(items).map_err(|e| Error::Failed(e.to_string()))?,
-        };
+        })
+    }
+}
+
+impl RewardModel for Scorer {
+    type Error = Error;
+
+    fn score(&mut self, items: &[Candidate<'_>]) -> Result<Vec<f64>, Error> {
+        let scores = self.unchecked(items)?;
         match scores.iter().find(|s| !s.is_finite()) {
             Some(value) => Err(Error::Failed(format!("reward model: expected finite scores, found {value}"))),
             None => Ok(scores),

@@ -1,36 +1,30 @@
-//! A reward model from preference pairs, with k-fold held-out accuracy and the baselines that a
-//! reward model must beat.
+//! Reward and preference models from pairs, with k-fold held-out accuracy, differences between them on
+//! the same pairs, and the baselines that such a model must beat.
+
+mod comparisons;
+mod summary;
+
+pub(crate) use comparisons::comparisons;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::num::NonZeroUsize;
 
-use burn::module::Module;
+use rlhf_core::contract::{Candidate, Comparison};
 use rlhf_core::loss::bradley_terry::BradleyTerryConfig;
-use rlhf_core::rng::stream;
-use rlhf_eval::report::{self, Report, Section, Table};
-use rlhf_eval::stats::{self, Interval, Tally};
+use rlhf_core::loss::gpm::GpmConfig;
+use rlhf_eval::stats::Tally;
 use rlhf_policy::tokenizer::Tokenizer;
 use rlhf_reward::bag::{BagConfig, BagOfWords};
-use rlhf_reward::folds::folds;
-use rlhf_reward::pairwise::TokenPair;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
-use super::fit::{FitPlan, fit};
-use super::models::{self, Scorer, reward_row};
+use super::fit::FitPlan;
+use super::models;
+use super::preference::{self, Blank, Judge, JudgeKind, JudgeTraining, TokenTriple};
 use super::session::Session;
-use super::superhf::pair_step;
-use crate::config::{RewardKind, RewardKinds, RewardPipeline};
-use crate::data::{self, Layout};
+use crate::config::{ComparedKind, RewardPipeline};
 use crate::error::Error;
-use crate::run::atomic;
-use crate::task::{Pair, Sizes, restaurants};
-
-/// Comparisons of the embedded task.
-const EMBEDDED: usize = 2000;
-
-/// Rows scored together.
-const SCORE_ROWS: usize = 64;
+use crate::task::Pair;
 
 /// The last tokenizer, kept for the saved model.
 const LAST: &str = "all";
@@ -40,102 +34,77 @@ const LAST: &str = "all";
 /// # Errors
 /// Whatever stops it; the run folder then holds what `--resume` needs.
 pub fn run(config: &RewardPipeline, mut session: Session) -> Result<Outcome, Error> {
-    let (pairs, notes) = comparisons(config)?;
-    let mut rng = stream(config.seed, "reward/folds", 0, 0);
-    let folds = folds(pairs.len(), config.data.folds.get(), &mut rng).map_err(|_| {
-        let expected = format!("2 to {} (at most one a pair)", pairs.len());
-        Error::config("config", "data.folds", expected, config.data.folds.to_string())
-    })?;
-    for kind in kinds(config.model.kind) {
-        for (f, held_out) in folds.iter().enumerate() {
-            let train: Vec<&Pair> =
-                (0..pairs.len()).filter(|i| !held_out.contains(i)).map(|i| &pairs[i]).collect();
-            let test: Vec<&Pair> = held_out.iter().map(|i| &pairs[*i]).collect();
-            one_fold(config, &mut session, kind, &f.to_string(), &train, Some(&test))?;
+    let given = comparisons(config)?;
+    let some = |indices: &[usize]| -> Vec<&Pair> { indices.iter().map(|i| &given.pairs[*i]).collect() };
+    let kinds = config.model.kind.list();
+    for kind in &kinds {
+        for (f, fold) in given.folds.iter().enumerate() {
+            let (train, test) = (some(&fold.train), some(&fold.test));
+            one_fold(config, &mut session, *kind, &f.to_string(), &train, &test)?;
         }
     }
     // The saved model learns from every pair; its accuracy is the folds'.
-    let all: Vec<&Pair> = pairs.iter().collect();
-    let kind = kinds(config.model.kind)[0];
-    one_fold(config, &mut session, kind, LAST, &all, None)?;
-    write(config, session, &pairs, folds.len(), notes)
+    if session.finished(LAST).is_none() {
+        let all: Vec<&Pair> = given.pairs.iter().collect();
+        let model = fitted(config, &mut session, kinds[0], LAST, &all)?;
+        model.save(&session)?;
+        session.finish_phase(LAST, Some(b"saved".to_vec()))?;
+    }
+    summary::write(config, session, &given)
 }
 
-fn kinds(kind: RewardKinds) -> Vec<RewardKind> {
+/// A kind's name in the report.
+fn name(kind: ComparedKind) -> &'static str {
     match kind {
-        RewardKinds::Bag => vec![RewardKind::Bag],
-        RewardKinds::Transformer => vec![RewardKind::Transformer],
-        RewardKinds::Both => vec![RewardKind::Bag, RewardKind::Transformer],
+        ComparedKind::Bag => "bag of words",
+        ComparedKind::Transformer => "transformer",
+        ComparedKind::Pairwise => "pairwise",
+        ComparedKind::Gpm => "gpm",
     }
 }
 
-fn name(kind: RewardKind) -> &'static str {
-    match kind {
-        RewardKind::Bag => "bag of words",
-        RewardKind::Transformer => "transformer",
-    }
-}
-
-/// The pairs of the file, or of the embedded task, and what was counted while reading.
-pub(crate) fn comparisons(config: &RewardPipeline) -> Result<(Vec<Pair>, Vec<String>), Error> {
-    if config.data.path.is_empty() {
-        let sizes = Sizes { n_sft: 1, n_preferences: EMBEDDED, n_prompts: 1, n_eval_prompts: 1 };
-        let task = restaurants::restaurants(config.seed, &sizes)?;
-        let note = format!("{} comparisons of invented restaurants.", task.train_preferences.len());
-        return Ok((task.train_preferences, vec![note]));
-    }
-    super::ground::existing("data.path", &config.data.path)?;
-    let path = Path::new(&config.data.path);
-    let loaded = data::preferences(path, &Layout::default())?.load(config.data.on_bad_record)?;
-    let mut notes = vec![format!("{} comparisons of {}.", loaded.records.len(), path.display())];
-    if loaded.skipped > 0 {
-        let first = loaded.first_skipped.unwrap_or_default();
-        notes.push(format!("{} records at fault were left out, the first: {first}.", loaded.skipped));
-    }
-    let pairs =
-        loaded.records.into_iter().map(|p| Pair { prompt: p.prompt, chosen: p.chosen, rejected: p.rejected });
-    Ok((pairs.collect(), notes))
+/// A fold's name in `steps.jsonl`, and the key of its figures.
+fn phase(kind: ComparedKind, fold: &str) -> String {
+    let kind = if kind == ComparedKind::Bag { "bag" } else { name(kind) };
+    format!("reward/{kind}/fold={fold}")
 }
 
 /// What one fold showed on its held-out pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Fold {
     right: Tally,
+    /// Mean log-odds of the chosen answer.
     margin: f64,
+    /// A 1 or a 0 for each held-out pair.
+    in_order: String,
 }
 
 fn one_fold(
     config: &RewardPipeline,
     session: &mut Session,
-    kind: RewardKind,
+    kind: ComparedKind,
     fold: &str,
     train: &[&Pair],
-    test: Option<&[&Pair]>,
+    test: &[&Pair],
 ) -> Result<(), Error> {
-    let short = if kind == RewardKind::Bag { "bag" } else { "transformer" };
-    let phase = format!("reward/{short}/fold={fold}");
-    let done = match test {
-        Some(_) => session.get::<Fold>(&phase)?.is_some(),
-        None => session.finished(LAST).is_some(),
-    };
-    if done {
+    let phase = phase(kind, fold);
+    if session.get::<Fold>(&phase)?.is_some() {
         return Ok(());
     }
-    let mut model = match kind {
-        RewardKind::Bag => Model::Bag(bag(config, train)?),
-        RewardKind::Transformer => transformer(config, session, &phase, train)?,
-    };
-    let Some(test) = test else { return session.finish_phase(LAST, Some(model.save(session)?)) };
-    let a = model.scores(&test.iter().map(|p| (&*p.prompt, &*p.chosen)).collect::<Vec<_>>());
-    let b = model.scores(&test.iter().map(|p| (&*p.prompt, &*p.rejected)).collect::<Vec<_>>());
-    if let Some(value) = a.iter().chain(&b).find(|s| !s.is_finite()) {
-        let term = format!("{phase}: reward of a held-out answer");
-        return Err(Error::NotFinite { step: session.step(), term, value: *value });
-    }
-    let right = stats::pairwise_accuracy(&a, &b).map_err(|e| Error::Failed(e.to_string()))?;
-    let margin = a.iter().zip(&b).map(|(a, b)| a - b).sum::<f64>() / a.len() as f64;
+    let mut model = fitted(config, session, kind, fold, train)?;
+    let odds =
+        model.log_odds(test).map_err(|e| Error::Failed(format!("step {}: {phase}: {e}", session.step())))?;
+    let in_order: String = odds.iter().map(|x| if *x > 0.0 { '1' } else { '0' }).collect();
+    let hits = in_order.bytes().filter(|b| *b == b'1').count() as u64;
+    let right = Tally { hits, total: odds.len() as u64 };
+    let margin = odds.iter().sum::<f64>() / odds.len() as f64;
     session.progress.say(&format!("{phase}: {} of {} held-out pairs right", right.hits, right.total));
-    session.put(&phase, &Fold { right, margin })?;
+    if let Model::Judge { judge, .. } = &model
+        && judge.n_cut() > 0
+    {
+        session.progress.say(&format!("{phase}: {} held-out pairs were cut to fit", judge.n_cut()));
+    }
+    session.put(&phase, &Fold { right, margin, in_order })?;
     let values = BTreeMap::from([
         ("eval/accuracy".to_owned(), right.share()),
         ("eval/rewards/margins".to_owned(), margin),
@@ -144,43 +113,74 @@ fn one_fold(
     session.finish_phase(&phase, None)
 }
 
-/// A fitted model of either kind, with its own tokenizer.
+/// A fitted model, with its own tokenizer where it reads tokens.
 enum Model {
     Bag(BagOfWords),
-    Transformer { scorer: Box<Scorer>, tokenizer: Box<Tokenizer> },
+    Judge { judge: Box<Judge>, tokenizer: Box<Tokenizer> },
 }
 
 impl Model {
-    fn scores(&mut self, texts: &[(&str, &str)]) -> Vec<f64> {
+    /// log-odds(chosen ≻ rejected) of each pair.
+    fn log_odds(&mut self, pairs: &[&Pair]) -> Result<Vec<f64>, Error> {
         match self {
-            Self::Bag(bag) => texts.iter().map(|(_, completion)| bag.reward(completion)).collect(),
-            Self::Transformer { scorer, tokenizer } => {
-                let Scorer::Transformer { model, config, eos, pad } = scorer.as_ref() else {
-                    return Vec::new();
-                };
-                let most = config.max_position_embeddings();
-                let rows: Vec<Vec<u32>> =
-                    texts.iter().map(|(p, c)| row(tokenizer, p, c, *eos, most)).collect();
-                model.score_rows(&rows, *pad, SCORE_ROWS)
+            Self::Bag(bag) => {
+                Ok(pairs.iter().map(|p| bag.reward(&p.chosen) - bag.reward(&p.rejected)).collect())
+            }
+            Self::Judge { judge, tokenizer } => {
+                let ids: Vec<TokenTriple> = pairs.iter().map(|p| tokens(tokenizer, p)).collect();
+                let comparisons: Vec<Comparison<'_>> =
+                    pairs.iter().zip(&ids).map(|(pair, ids)| comparison(pair, ids)).collect();
+                judge.log_odds(&comparisons)
             }
         }
     }
 
-    /// Writes `model/` and returns what the checkpoint keeps.
-    fn save(&self, session: &Session) -> Result<Vec<u8>, Error> {
+    /// Writes `model/`.
+    fn save(&self, session: &Session) -> Result<(), Error> {
         let dir = session.paths().model();
         match self {
             Self::Bag(bag) => {
-                models::SavedBag { reads: models::Reads::Completion, bag: bag.clone() }.save(&dir)?;
+                models::SavedBag { reads: models::Reads::Completion, bag: bag.clone() }.save(&dir)
             }
-            Self::Transformer { scorer, tokenizer } => scorer.save(&dir, tokenizer)?,
+            Self::Judge { judge, tokenizer } => judge.save(&dir, tokenizer),
         }
-        Ok(b"saved".to_vec())
     }
 }
 
-fn row(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: u32, most: usize) -> Vec<u32> {
-    reward_row(&tokenizer.encode(prompt), &tokenizer.encode(completion), eos, most)
+fn tokens(tokenizer: &Tokenizer, pair: &Pair) -> TokenTriple {
+    let [prompt, chosen, rejected] =
+        [&pair.prompt, &pair.chosen, &pair.rejected].map(|text| tokenizer.encode(text));
+    TokenTriple { prompt, chosen, rejected }
+}
+
+/// The chosen answer against the rejected one.
+fn comparison<'a>(pair: &'a Pair, ids: &'a TokenTriple) -> Comparison<'a> {
+    let side = |completion: &'a str, completion_ids: &'a [u32]| Candidate {
+        prompt: &pair.prompt,
+        completion,
+        prompt_ids: &ids.prompt,
+        completion_ids,
+    };
+    Comparison { a: side(&pair.chosen, &ids.chosen), b: side(&pair.rejected, &ids.rejected) }
+}
+
+fn fitted(
+    config: &RewardPipeline,
+    session: &mut Session,
+    kind: ComparedKind,
+    fold: &str,
+    train: &[&Pair],
+) -> Result<Model, Error> {
+    let phase = phase(kind, fold);
+    match kind {
+        ComparedKind::Bag => Ok(Model::Bag(bag(config, train)?)),
+        ComparedKind::Transformer => trunk(config, session, &phase, JudgeKind::BradleyTerry, train),
+        ComparedKind::Pairwise => trunk(config, session, &phase, JudgeKind::Pairwise, train),
+        ComparedKind::Gpm => {
+            let (width, tau) = (config.model.gpm_width.get(), config.model.gpm_tau);
+            trunk(config, session, &phase, JudgeKind::Gpm { width, config: GpmConfig { tau } }, train)
+        }
+    }
 }
 
 /// Words of the answers alone: the prompt is the same on both sides.
@@ -190,25 +190,20 @@ fn bag(config: &RewardPipeline, train: &[&Pair]) -> Result<BagOfWords, Error> {
     BagOfWords::fit_pairs(&pairs, bag).map_err(|e| Error::Failed(e.to_string()))
 }
 
-/// A decoder from scratch, with a tokenizer trained on the fold's own texts.
-fn transformer(
+/// A model on a decoder trunk from scratch, with a tokenizer trained on the fold's own texts. Trunk,
+/// tokenizer, order of pairs and numbers of the optimiser are the same for every kind.
+fn trunk(
     config: &RewardPipeline,
     session: &mut Session,
     phase: &str,
+    kind: JudgeKind,
     train: &[&Pair],
 ) -> Result<Model, Error> {
     let texts: Vec<String> =
         train.iter().flat_map(|p| [p.prompt.clone(), p.chosen.clone(), p.rejected.clone()]).collect();
     let tokenizer = models::train_tokenizer(&texts, config.model.vocab_size.get())?;
-    let (eos, pad, most) = (tokenizer.eos(), tokenizer.pad(), config.data.max_length.get());
-    let decoder = config.model.decoder(&tokenizer, config.data.max_length)?;
-    let pairs: Vec<TokenPair> = train
-        .iter()
-        .map(|p| TokenPair {
-            chosen: row(&tokenizer, &p.prompt, &p.chosen, eos, most),
-            rejected: row(&tokenizer, &p.prompt, &p.rejected, eos, most),
-        })
-        .collect();
+    let pairs: Vec<TokenTriple> = train.iter().map(|p| tokens(&tokenizer, p)).collect();
+    let decoder = config.model.decoder(&tokenizer, room(config, kind))?;
     let c = &config.training;
     let plan = FitPlan {
         phase: phase.to_owned(),
@@ -222,80 +217,19 @@ fn transformer(
         optim: config.adam.with(c.weight_decay, c.max_grad_norm),
         save_steps: config.checkpoint.save_steps,
     };
+    let blank = Blank { config: &decoder, trunk: None, eos: tokenizer.eos(), pad: tokenizer.pad() };
     let center = BradleyTerryConfig { center_rewards_coefficient: c.center_rewards_coefficient };
-    let blank = models::classifier_from(&decoder, None, config.seed, &session.device)?;
-    let model = fit(session, &plan, blank, &mut |model, _, rows| {
-        pair_step(model, &rows.iter().map(|r| &pairs[*r]).collect::<Vec<_>>(), center, pad)
-    })?;
-    let scorer = Scorer::Transformer { model: Box::new(model.valid()), config: Box::new(decoder), eos, pad };
-    Ok(Model::Transformer { scorer: Box::new(scorer), tokenizer: Box::new(tokenizer) })
+    let how = JudgeTraining { kind, token_dropout: c.token_dropout, center };
+    let judge = preference::train(session, &plan, &blank, &how, &pairs)?;
+    Ok(Model::Judge { judge: Box::new(judge), tokenizer: Box::new(tokenizer) })
 }
 
-/// Share of pairs whose chosen answer is the shorter one, and the longer one; in characters, equal
-/// lengths count for neither.
-fn length_baselines(pairs: &[Pair]) -> [Tally; 2] {
-    let n = |text: &str| text.chars().count();
-    let total = pairs.len() as u64;
-    let shorter = pairs.iter().filter(|p| n(&p.chosen) < n(&p.rejected)).count() as u64;
-    let longer = pairs.iter().filter(|p| n(&p.chosen) > n(&p.rejected)).count() as u64;
-    [Tally { hits: shorter, total }, Tally { hits: longer, total }]
-}
-
-fn write(
-    config: &RewardPipeline,
-    session: Session,
-    pairs: &[Pair],
-    n_folds: usize,
-    notes: Vec<String>,
-) -> Result<Outcome, Error> {
-    let failed = |e: rlhf_eval::error::EvalError| Error::Failed(e.to_string());
-    let mut rows: Vec<(String, Interval, Option<Interval>)> = Vec::new();
-    for kind in kinds(config.model.kind) {
-        let short = if kind == RewardKind::Bag { "bag" } else { "transformer" };
-        let mut shares = Vec::new();
-        let mut all = Tally { hits: 0, total: 0 };
-        for f in 0..n_folds {
-            if let Some(fold) = session.get::<Fold>(&format!("reward/{short}/fold={f}"))? {
-                shares.push(fold.right.share());
-                all = Tally { hits: all.hits + fold.right.hits, total: all.total + fold.right.total };
-            }
-        }
-        let over_pairs = stats::wilson(all, stats::LEVEL_95).map_err(failed)?;
-        let over_folds = stats::mean_interval(&shares, stats::LEVEL_95).map_err(failed)?;
-        rows.push((name(kind).to_owned(), over_pairs, Some(over_folds)));
+/// Tokens of a row: one text, or for a cross-encoder two and the marks behind them.
+fn room(config: &RewardPipeline, kind: JudgeKind) -> NonZeroUsize {
+    let one = config.data.max_length;
+    if kind == JudgeKind::Pairwise {
+        one.saturating_mul(NonZeroUsize::MIN.saturating_add(1)).saturating_add(2)
+    } else {
+        one
     }
-    for (name, tally) in ["shorter wins", "longer wins"].into_iter().zip(length_baselines(pairs)) {
-        rows.push((name.to_owned(), stats::wilson(tally, stats::LEVEL_95).map_err(failed)?, None));
-    }
-    let subtitle = format!("{n_folds} folds, device {}, {} threads", config.device, config.threads);
-    let mut report = Report::new("Reward model", subtitle);
-    let mut section = Section::new("Held-out accuracy");
-    let mut table = Table::new(
-        "Share of held-out pairs whose chosen answer scores higher; ties count as wrong.",
-        ["model", "all pairs (Wilson 95 %)", "mean of folds (Student t 95 %)"],
-    );
-    let mut summary = Vec::new();
-    for (name, pairs, folds) in rows {
-        let folds_text = folds.map_or_else(String::new, |f| {
-            format!("; mean of folds {:.4} [{:.4}, {:.4}]", f.estimate, f.low, f.high)
-        });
-        summary.push(format!(
-            "{name:<14} {:.4} [{:.4}, {:.4}]{folds_text}",
-            pairs.estimate, pairs.low, pairs.high
-        ));
-        table.rows.push(vec![name.into(), pairs.into(), folds.map_or_else(|| "–".into(), Into::into)]);
-    }
-    section.push(table);
-    for note in notes {
-        section.paragraph(note);
-    }
-    report.sections.push(section);
-    let failed = |e: rlhf_eval::error::ReportError| Error::Failed(format!("report: {e}"));
-    atomic::write(&session.paths().report_json(), report::to_json(&report).map_err(failed)?.as_bytes())?;
-    let page = report::html(std::slice::from_ref(&report)).map_err(failed)?;
-    atomic::write(&session.paths().report_html(), page.as_bytes())?;
-    summary.push(format!("report: {}", session.paths().report_html().display()));
-    summary.push(format!("model:  {}", session.paths().model().display()));
-    session.close()?;
-    Ok(Outcome { summary })
 }

@@ -51,6 +51,7 @@ pub fn score(
     device: &Device,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
+    crate::pipeline::preference::refuse_as_reward(model)?;
     let given = read(input)?;
     let rewards = match SavedBag::load(model)? {
         Some(saved) => bag_rewards(&saved, input, &given)?.into_iter().map(|r| vec![r]).collect(),

@@ -175,28 +175,78 @@ fn prompts(examples: &[Example], n: usize, taken: &HashSet<String>) -> Vec<Strin
     if n == 0 { new.collect() } else { new.take(n).collect() }
 }
 
-/// Neighbours of a random order that differ enough, and of another order until there are `n` (for 0:
-/// as many as texts). So each text is in about as many pairs as any other.
+/// How rated texts become pairs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pairing {
+    /// The means of a pair differ by more.
+    pub min_gap: f64,
+    /// Pairs for each text of a part, at least 1.
+    pub pairs_per_text: usize,
+}
+
+/// Pairs of one part of the texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairedPart {
+    /// The better text of each pair is the chosen one; there is no prompt.
+    pub pairs: Vec<Pair>,
+    /// So many of them, the first, share no text with each other.
+    pub n_apart: usize,
+}
+
+/// Distinct texts in `n_parts` parts of equal size, each with pairs of its own: no text is in two parts,
+/// so that what learns from some parts has never seen the texts of the others. All ratings of a text
+/// count. Every model that is to be compared learns from the same pairs.
+///
+/// # Errors
+/// [`Error::Config`] when fewer than ten distinct texts with two ratings are left, or when a part has no
+/// pair.
+pub fn paired_parts(
+    seed: u64,
+    n_parts: usize,
+    how: Pairing,
+    records: &[Rating],
+    notes: &mut Vec<String>,
+) -> Result<Vec<PairedPart>, Error> {
+    let mut texts = distinct(records, notes)?;
+    shuffle(&mut texts, &mut stream(seed, "ratings/parts", 0, 0));
+    let part = |p: usize| {
+        let rated: Vec<Rated> = texts.iter().skip(p).step_by(n_parts).map(|t| t.rated(Raters::All)).collect();
+        let n = rated.len() * how.pairs_per_text;
+        gathered(seed, &format!("ratings/part={p}"), n, how.min_gap, &rated)
+    };
+    (0..n_parts).map(part).collect()
+}
+
+/// At most `n` pairs (for 0: as many as texts), of means more than [`MIN_GAP`] apart.
 fn pairs(seed: u64, purpose: &str, n: usize, rated: &[Rated]) -> Result<Vec<Pair>, Error> {
     let n = if n == 0 { rated.len() } else { n };
+    Ok(gathered(seed, purpose, n, MIN_GAP, rated)?.pairs)
+}
+
+/// Neighbours of a random order that differ enough, and of another order until there are `n`. So each
+/// text is in about as many pairs as any other.
+fn gathered(seed: u64, purpose: &str, n: usize, min_gap: f64, rated: &[Rated]) -> Result<PairedPart, Error> {
     let mut order: Vec<usize> = (0..rated.len()).collect();
-    let (mut seen, mut pairs) = (HashSet::new(), Vec::new());
+    let (mut seen, mut pairs, mut n_apart) = (HashSet::new(), Vec::new(), 0);
     for pass in 0..MAX_PASSES {
         pass_over(&mut order, &mut stream(seed, purpose, pass, 0), |a, b| {
             let (better, worse) = if rated[a].mean > rated[b].mean { (a, b) } else { (b, a) };
-            let differ = rated[better].mean - rated[worse].mean > MIN_GAP;
+            let differ = rated[better].mean - rated[worse].mean > min_gap;
             if differ && pairs.len() < n && seen.insert((better, worse)) {
                 let [chosen, rejected] = [better, worse].map(|i| rated[i].text.clone());
                 pairs.push(Pair { prompt: String::new(), chosen, rejected });
             }
         });
+        if pass == 0 {
+            n_apart = pairs.len();
+        }
     }
     if pairs.is_empty() {
-        let expected = format!("two texts whose means differ by more than {MIN_GAP}");
+        let expected = format!("two texts whose means differ by more than {min_gap}");
         let found = format!("none among {} ({purpose})", rated.len());
         return Err(Error::config("task ratings", "task.path", expected, found));
     }
-    Ok(pairs)
+    Ok(PairedPart { pairs, n_apart })
 }
 
 fn pass_over(order: &mut [usize], rng: &mut impl Rng, mut visit: impl FnMut(usize, usize)) {
@@ -313,6 +363,27 @@ mod tests {
         assert!(task.train_preferences.iter().all(|p| mean(&p.chosen) - mean(&p.rejected) > MIN_GAP));
         let distinct: HashSet<&Pair> = task.train_preferences.iter().collect();
         assert_eq!(distinct.len(), 30);
+    }
+
+    #[test]
+    fn parts_share_no_text_and_their_first_pairs_neither() {
+        let how = Pairing { min_gap: 1.5, pairs_per_text: 2 };
+        let parts = paired_parts(4, 3, how, &records(90), &mut Vec::new()).expect("enough texts");
+        let texts = |pairs: &[Pair]| -> Vec<String> {
+            pairs.iter().flat_map(|p| [p.chosen.clone(), p.rejected.clone()]).collect()
+        };
+        let number = |text: &str| -> usize { text[4..text.find(' ').expect("words")].parse().expect("ours") };
+        let mut before: HashSet<String> = HashSet::new();
+        for part in &parts {
+            assert_eq!(part.pairs.len(), 60);
+            let apart = texts(&part.pairs[..part.n_apart]);
+            assert_eq!(apart.iter().collect::<HashSet<_>>().len(), 2 * part.n_apart);
+            assert!(part.n_apart > 5 && part.n_apart <= 15, "{}", part.n_apart);
+            let own: HashSet<String> = texts(&part.pairs).into_iter().collect();
+            assert!(own.is_disjoint(&before));
+            before.extend(own);
+            assert!(part.pairs.iter().all(|p| number(&p.chosen) % 7 > number(&p.rejected) % 7 + 1));
+        }
     }
 
     #[test]

@@ -88,9 +88,13 @@ fn the_reward_pipeline_names_the_fold() {
     ];
     let mut args = vec!["run", "reward", "--smoke", "--out", "run"];
     args.extend(sets.iter().flat_map(|s| ["--set", *s]));
-    run(dir.path(), &args).fails(
+    run(dir.path(), &args).fails_with(
         1,
-        "step 1: reward/transformer/fold=0: reward of a held-out answer: expected a finite number, found NaN",
+        &[
+            "step 1: reward/transformer/fold=0: preference of \" good ",
+            "\" for the prompt \"p",
+            ": expected finite rewards, found NaN",
+        ],
     );
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::{assert_same, contents, next, phase, resumed, run, start, superhf};
+use crate::support::{assert_same, contents, next, phase, resumed, rspo, run, start, superhf};
 
 /// How long a child may take to reach a place; far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -194,4 +194,20 @@ fn a_reward_run() {
         finish(dir.path(), &args, &expected, &format!("killed at {place:.3} of its length"));
     }
     tally.show("reward");
+}
+
+#[test]
+fn a_self_play_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = |out: &str| rspo(out, &["preference.proxy=gpm", "evaluation.seeds=2"]);
+    let (length, expected) = unharmed(dir.path(), &args("whole"));
+    let (mut tally, mut random) = (Tally::default(), 0xBF58_476D_1CE4_E5B9);
+    for i in 0..8 {
+        let args = args(&format!("run{i}"));
+        let place = (f64::from(i) + next(&mut random)) / 8.0;
+        tally.add(killed(dir.path(), &args, &When::After(length.mul_f64(place))));
+        finish(dir.path(), &args, &expected, &format!("killed at {place:.3}"));
+    }
+    tally.show("self-play");
+    assert!(tally.total() >= 4, "most runs ended before they were killed");
 }

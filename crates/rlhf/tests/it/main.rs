@@ -10,5 +10,6 @@ mod folders;
 mod full_disk;
 mod interrupted;
 mod killed;
+mod rspo;
 mod same;
 mod support;

@@ -31,6 +31,29 @@ pub(crate) const TINY: &[&str] = &[
     "checkpoint.save_rounds=1",
 ];
 
+/// The same of a self-play run: one variant, two iterations of four prompts.
+pub(crate) const TINY_RSPO: &[&str] = &[
+    "task.n_sft=80",
+    "task.n_preferences=48",
+    "task.n_prompts=12",
+    "task.n_eval_prompts=4",
+    "policy.vocab_size=320",
+    "policy.hidden_size=16",
+    "policy.intermediate_size=32",
+    "policy.num_hidden_layers=1",
+    "policy.num_attention_heads=2",
+    "policy.num_key_value_heads=2",
+    "sft.batch_size=16",
+    "sft.micro_batch_size=8",
+    "preference.batch_size=16",
+    "sampling.max_completion_length=12",
+    "selfplay.prompts_per_iteration=4",
+    "selfplay.batch_size=2",
+    "selfplay.num_generations=3",
+    "evaluation.seeds=1",
+    "checkpoint.save_steps=2",
+];
+
 /// The built binary, to be started in `dir`.
 pub(crate) fn rlhf(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rlhf"));
@@ -92,8 +115,17 @@ pub(crate) fn run<S: AsRef<str>>(dir: &Path, args: &[S]) -> Done {
 
 /// `rlhf run superhf` at [`TINY`] sizes into the folder `out`, with more `--set`s.
 pub(crate) fn superhf(out: &str, set: &[&str]) -> Vec<String> {
-    let mut args: Vec<String> = ["run", "superhf", "--smoke", "--out", out].map(str::to_owned).to_vec();
-    for item in TINY.iter().chain(set) {
+    tiny("superhf", out, TINY, set)
+}
+
+/// `rlhf run rspo` at [`TINY_RSPO`] sizes into the folder `out`, with more `--set`s.
+pub(crate) fn rspo(out: &str, set: &[&str]) -> Vec<String> {
+    tiny("rspo", out, TINY_RSPO, set)
+}
+
+fn tiny(name: &str, out: &str, sizes: &[&str], set: &[&str]) -> Vec<String> {
+    let mut args: Vec<String> = ["run", name, "--smoke", "--out", out].map(str::to_owned).to_vec();
+    for item in sizes.iter().chain(set) {
         args.extend(["--set".to_owned(), (*item).to_owned()]);
     }
     args

@@ -1,5 +1,6 @@
 //! The sections of `pipelines/reward.toml`.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use rlhf_core::host::schedule::LrSchedule;
@@ -39,8 +40,22 @@ section!(
 section!(
     /// `[data]` of a reward pipeline.
     RewardData {
-        /// Preference records; empty for the embedded task.
+        /// Preference records or rated texts; empty for the embedded task.
         path: String,
+        /// Which of the two.
+        records: RewardRecords,
+        /// Field → column, where a preference file has other names.
+        columns: BTreeMap<String, String>,
+        /// Where a group's name ends within its column; empty for the whole.
+        group_until: String,
+        /// Lowest rating.
+        rating_min: f64,
+        /// Highest rating.
+        rating_max: f64,
+        /// Rated texts make a pair where their means differ by more.
+        min_rating_gap: Weight,
+        /// Pairs for each rated text.
+        pairs_per_text: NonZeroUsize,
         /// What a bad record does.
         on_bad_record: OnBadRecord,
         /// k.
@@ -50,16 +65,66 @@ section!(
     }
 );
 
-/// Which models a reward pipeline fits.
+/// What a reward pipeline's file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RewardKinds {
-    /// Words and word pairs.
+pub enum RewardRecords {
+    /// Two answers, the better one known.
+    Preferences,
+    /// Texts with ratings, from which pairs are made.
+    Ratings,
+}
+
+/// A model that learns from preference pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComparedKind {
+    /// Words and word pairs, Bradley–Terry.
     Bag,
-    /// A decoder trunk with a scalar head.
+    /// A decoder trunk with a scalar head, Bradley–Terry.
     Transformer,
-    /// Both, for comparison.
+    /// A decoder trunk that reads both answers.
+    Pairwise,
+    /// General preference embeddings of a decoder trunk.
+    Gpm,
+}
+
+/// Several models by one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KindsByName {
+    /// Bag and transformer.
     Both,
+    /// Pairwise, transformer, GPM and bag.
+    All,
+}
+
+/// Which models a reward pipeline fits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected bag, transformer, pairwise, gpm, both, all or a list of the first four"
+)]
+pub enum RewardKinds {
+    /// One.
+    One(ComparedKind),
+    /// Several.
+    Named(KindsByName),
+    /// These, in this order.
+    Listed(Vec<ComparedKind>),
+}
+
+impl RewardKinds {
+    /// The models in the order in which they are fitted; the first is saved.
+    pub fn list(&self) -> Vec<ComparedKind> {
+        use ComparedKind::{Bag, Gpm, Pairwise, Transformer};
+        match self {
+            Self::One(kind) => vec![*kind],
+            Self::Named(KindsByName::Both) => vec![Bag, Transformer],
+            Self::Named(KindsByName::All) => vec![Pairwise, Transformer, Gpm, Bag],
+            Self::Listed(kinds) => kinds.clone(),
+        }
+    }
 }
 
 section!(
@@ -81,8 +146,47 @@ section!(
         num_key_value_heads: NonZeroUsize,
         /// Standard deviation of scratch weights.
         initializer_range: Positive,
+        /// Columns of a GPM embedding, 2k.
+        gpm_width: NonZeroUsize,
+        /// τ of GPM.
+        gpm_tau: Positive,
     }
 );
+
+impl RewardPipeline {
+    /// Numbers that are valid alone and not together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the key.
+    pub(in crate::config) fn check(&self) -> Result<(), Error> {
+        let wrong = |key: &str, expected: &str, found: String| {
+            Err(Error::config("config", key, expected.to_owned(), found))
+        };
+        let kinds = self.model.kind.list();
+        if kinds.is_empty() {
+            return wrong("model.kind", "at least one kind", "an empty list".to_owned());
+        }
+        if let Some((_, again)) = kinds.iter().enumerate().find(|(i, kind)| kinds[..*i].contains(kind)) {
+            return wrong("model.kind", "each kind once", format!("{again:?} twice"));
+        }
+        if !self.model.gpm_width.get().is_multiple_of(2) {
+            return wrong("model.gpm_width", "an even number", self.model.gpm_width.to_string());
+        }
+        let rated = self.data.records == RewardRecords::Ratings;
+        if rated && (self.data.path.is_empty() || !self.data.columns.is_empty()) {
+            let found = if self.data.path.is_empty() { "no data.path" } else { "data.columns" };
+            return wrong(
+                "data.records",
+                "preferences, or ratings with a path and without columns",
+                found.to_owned(),
+            );
+        }
+        if !self.data.group_until.is_empty() && !self.data.columns.contains_key("group") {
+            return wrong("data.group_until", "data.columns with a group, or \"\"", "no group".to_owned());
+        }
+        Ok(())
+    }
+}
 
 impl RewardModelSection {
     /// The scratch trunk's `config.json` for a tokenizer's vocabulary and its special tokens, with
@@ -127,6 +231,8 @@ section!(
         max_grad_norm: Bound,
         /// Pull of `chosen + rejected` to zero.
         center_rewards_coefficient: Weight,
+        /// Share of a text's tokens that a training step leaves out.
+        token_dropout: Prob,
         /// Ridge strength of a bag.
         l2: Positive,
     }

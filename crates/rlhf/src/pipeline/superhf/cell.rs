@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::module::Module;
-use rand::seq::SliceRandom;
 use rlhf_core::number::Weight;
 use rlhf_core::rng::stream;
 use rlhf_policy::batch::{Batch, Sequence};
@@ -21,7 +20,7 @@ use super::evaluate::{Evaluation, evaluate, score};
 use crate::config::SuperhfPipeline;
 use crate::error::Error;
 use crate::pipeline::fit::{resumed, work};
-use crate::pipeline::ground::{Answer, Start, answer, generation, sampled};
+use crate::pipeline::ground::{Answer, Start, answer, generation, in_turn, sampled};
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
 
@@ -133,7 +132,8 @@ fn one_round(
     let mut times = BTreeMap::new();
     // rollouts
     let started = Instant::now();
-    let chosen = prompts_of_round(config, setting, seed, round);
+    let n = setting.ground.train_prompts.len();
+    let chosen = in_turn(n, config.superhf.prompts_per_round.get(), seed, "superhf/prompts", round);
     let ids: Vec<Vec<u32>> = chosen.iter().map(|p| setting.ground.train_prompts[*p].clone()).collect();
     let how = generation(&config.common(), &setting.ground, session, sampled(&config.sampling), cell.n);
     let random = |p: usize, s: usize| stream(seed, "rollout", round, (chosen[p] as u64) << 32 | s as u64);
@@ -176,23 +176,6 @@ fn one_round(
     }
     session.log(&cell.phase(), record, times)?;
     Ok(policy)
-}
-
-/// A prompts, without replacement until all were used; each pass has its own order.
-fn prompts_of_round(config: &SuperhfPipeline, setting: &Setting, seed: u64, round: u64) -> Vec<usize> {
-    let n = setting.ground.train_prompts.len() as u64;
-    let a = config.superhf.prompts_per_round.get() as u64;
-    let mut orders: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    (round * a..(round + 1) * a)
-        .map(|i| {
-            let order = orders.entry(i / n).or_insert_with(|| {
-                let mut order: Vec<usize> = (0..n as usize).collect();
-                order.shuffle(&mut stream(seed, "superhf/prompts", i / n, 0));
-                order
-            });
-            order[(i % n) as usize]
-        })
-        .collect()
 }
 
 /// Proxy scores, shaped by length where that is asked for; empty answers score −∞ and are never

@@ -17,7 +17,6 @@ mod trends;
 
 pub use cell::Cell;
 pub use evaluate::{Evaluation, Figures};
-pub(in crate::pipeline) use rewards::pair_step;
 pub use summary::{Baseline, RewardFigures};
 
 use super::Outcome;

@@ -188,12 +188,7 @@ fn thinned(ids: &[u32], share: f64, rng: &mut impl Rng) -> Vec<u32> {
 }
 
 /// One optimiser step's gradient of the mean Bradley–Terry loss.
-pub(in crate::pipeline) fn pair_step(
-    model: &Classifier,
-    pairs: &[&TokenPair],
-    config: BradleyTerryConfig,
-    pad: u32,
-) -> Shown {
+fn pair_step(model: &Classifier, pairs: &[&TokenPair], config: BradleyTerryConfig, pad: u32) -> Shown {
     let shown = pairwise_loss(&|rows| model.scores(rows, pad), pairs, config);
     let n = pairs.len() as f64;
     let loss = shown.sum.div_scalar(n);

@@ -3,7 +3,7 @@
 use rlhf_eval::report::{
     self, Cell as Field, Plot, Point, Report, Sample, Samples, Section, Series, Style, Table,
 };
-use rlhf_eval::stats::{self, Interval};
+use rlhf_eval::stats::Interval;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
@@ -13,8 +13,9 @@ use crate::config::SuperhfPipeline;
 use crate::error::Error;
 use crate::pipeline::Outcome;
 use crate::pipeline::models::{self, Language};
+use crate::pipeline::page::{self, column, field, mean, point, visible};
 use crate::pipeline::session::Session;
-use crate::run::atomic;
+use crate::pipeline::verdict;
 
 /// The best of N answers of the start policy by the proxy reward.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,22 +122,6 @@ impl Measured {
     }
 }
 
-/// Mean and 95 % interval over seeds, or the bare number of a single seed.
-fn field(values: &[f64]) -> Field {
-    match (stats::mean_interval(values, stats::LEVEL_95), values.first()) {
-        (Ok(interval), _) => interval.into(),
-        (Err(_), Some(one)) => Field::finite(*one),
-        (Err(_), None) => "–".into(),
-    }
-}
-
-fn point(x: f64, values: &[f64]) -> Option<Point> {
-    match stats::mean_interval(values, stats::LEVEL_95) {
-        Ok(interval) => Some(Point::estimate(x, interval)),
-        Err(_) => values.first().map(|y| Point::new(x, *y)),
-    }
-}
-
 /// Columns of the table of rewards: heading and key.
 const REWARDS: [(&str, &str); 5] = [
     ("proxy reward", "reward/proxy"),
@@ -162,16 +147,10 @@ pub(super) fn write(config: &SuperhfPipeline, setting: &Setting, session: Sessio
     let measured = Measured::read(config, &session)?;
     save_models(config, setting, &session)?;
     let report = report(config, setting, &session, &measured)?;
-    let failed = |e: rlhf_eval::error::ReportError| Error::Failed(format!("report: {e}"));
-    let json = report::to_json(&report).map_err(failed)?;
-    let page = report::html(std::slice::from_ref(&report)).map_err(failed)?;
-    atomic::write(&session.paths().report_json(), json.as_bytes())?;
-    atomic::write(&session.paths().report_html(), page.as_bytes())?;
+    page::write(&report, &session)?;
     let mut summary = terminal(&measured);
     summary.push(String::new());
-    for trend in trends::all(config, setting, &measured) {
-        summary.push(format!("{}  {:<9}  {}: {}", trend.id, trend.verdict, trend.statement, trend.figures));
-    }
+    summary.extend(trends::all(config, setting, &measured).iter().map(verdict::line));
     summary.push(String::new());
     summary.push(format!("report: {}", session.paths().report_html().display()));
     summary.push(format!("model:  {}", session.paths().model().display()));
@@ -260,32 +239,15 @@ fn result_table(measured: &Measured, caption: &str, columns: &[(&str, &str)]) ->
 }
 
 fn trend_section(config: &SuperhfPipeline, setting: &Setting, measured: &Measured) -> Section {
-    let mut section = Section::new("What the paper leads one to expect");
-    let mut table = Table::new(
-        "Trends of Mukobi et al. 2023. A z-gain is a mean's rise over the start policy in standard deviations \
-         of that reward over the start policy's answers; differences are paired by seed.",
-        ["", "expected", "found", "figures"],
-    );
-    for t in trends::all(config, setting, measured) {
-        table.rows.push(vec![
-            t.id.replace('-', "\u{2011}").into(),
-            t.statement.into(),
-            t.verdict.into(),
-            t.figures.into(),
-        ]);
-    }
-    section.push(table);
-    section
+    let caption = "Trends of Mukobi et al. 2023. A z-gain is a mean's rise over the start policy in standard deviations \
+         of that reward over the start policy's answers; differences are paired by seed.";
+    verdict::section("What the paper leads one to expect", caption, trends::all(config, setting, measured))
 }
 
 /// The rewards that a task has, by role.
 fn roles(measured: &Measured) -> Vec<&'static str> {
     let all = ["proxy", "judge", "gold"];
     all.into_iter().filter(|r| !measured.start(&format!("reward/{r}")).is_empty()).collect()
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 fn against_kl(measured: &Measured) -> Section {
@@ -400,17 +362,6 @@ fn samples(config: &SuperhfPipeline, measured: &Measured) -> Section {
     section
 }
 
-/// Control characters, which a page may not hold, as their pictures (U+2400 and on).
-fn visible(text: &str) -> String {
-    let picture = |c: char| match c {
-        '\n' | '\t' => c,
-        '\u{7f}' => '\u{2421}',
-        c if c < ' ' => char::from_u32(0x2400 + c as u32).unwrap_or(c),
-        c => c,
-    };
-    text.chars().map(picture).collect()
-}
-
 fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {
     let mut section = Section::new("Data and models");
     for note in &setting.ground.data.notes {
@@ -434,17 +385,13 @@ fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {
 fn terminal(measured: &Measured) -> Vec<String> {
     let keys = ["reward/proxy", "reward/judge", "reward/gold", "kl", "self_similarity"];
     let present: Vec<&str> = keys.into_iter().filter(|k| !measured.start(k).is_empty()).collect();
-    let show = |values: &[f64]| match stats::mean_interval(values, stats::LEVEL_95) {
-        Ok(i) => format!("{:>8.3} ±{:<6.3}", i.estimate, i.high - i.estimate),
-        Err(_) => values.first().map_or_else(|| format!("{:>16}", "–"), |x| format!("{x:>8.3}        ")),
-    };
     let mut lines = vec![format!(
         "{:<26}{}",
         "policy",
         present.iter().map(|k| format!("{:>16}", k.trim_start_matches("reward/"))).collect::<String>()
     )];
     let mut add = |name: &str, values: &dyn Fn(&str) -> Vec<f64>| {
-        let row: String = present.iter().map(|k| show(&values(k))).collect();
+        let row: String = present.iter().map(|k| column(&values(k))).collect();
         lines.push(format!("{name:<26}{row}").trim_end().to_owned());
     };
     add("start (SFT)", &|k| measured.start(k));

@@ -6,19 +6,7 @@ use rlhf_eval::stats::{self, Interval};
 use super::Setting;
 use super::summary::Measured;
 use crate::config::SuperhfPipeline;
-
-/// One expectation and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trend {
-    /// T-A1 to T-A7.
-    pub(super) id: &'static str,
-    /// What is expected.
-    pub(super) statement: String,
-    /// `shown` where intervals say so, `unclear` where only the means do, `not shown`, or `no data`.
-    pub(super) verdict: &'static str,
-    /// The numbers.
-    pub(super) figures: String,
-}
+use crate::pipeline::verdict::{Trend, above, below, difference, interval, text, verdict};
 
 /// Rise of a reward's mean over the start policy, in standard deviations of that reward over the
 /// start policy's answers; one a seed.
@@ -27,40 +15,6 @@ pub(super) fn gains(m: &Measured, beta: f64, n: usize, role: &str) -> Vec<f64> {
     let start = m.start(&key).into_iter().zip(m.start(&format!("{key}_std")));
     let end = m.values(beta, n, None, &key);
     start.zip(end).map(|((mean, sd), end)| (end - mean) / sd.max(f64::MIN_POSITIVE)).collect()
-}
-
-fn difference(a: &[f64], b: &[f64]) -> Option<Interval> {
-    stats::paired_difference(a, b, stats::LEVEL_95).ok()
-}
-
-fn interval(values: &[f64]) -> Option<Interval> {
-    stats::mean_interval(values, stats::LEVEL_95).ok()
-}
-
-fn text(i: Option<Interval>) -> String {
-    i.map_or_else(|| "–".to_owned(), |i| format!("{:.3} [{:.3}, {:.3}]", i.estimate, i.low, i.high))
-}
-
-/// From evidence that speaks for the statement where it is positive: all intervals above zero, or
-/// all means, or neither. `None` is a figure that is missing.
-fn verdict(evidence: &[Option<Interval>]) -> &'static str {
-    let Some(all) = evidence.iter().copied().collect::<Option<Vec<Interval>>>() else { return "no data" };
-    if all.iter().all(|i| i.low > 0.0) {
-        "shown"
-    } else if all.iter().all(|i| i.estimate > 0.0) {
-        "unclear"
-    } else {
-        "not shown"
-    }
-}
-
-/// `c − x`, the other way round, so that what should be small can be evidence.
-fn below(x: Option<Interval>, c: f64) -> Option<Interval> {
-    x.map(|x| Interval { estimate: c - x.estimate, low: c - x.high, high: c - x.low })
-}
-
-fn above(x: Option<Interval>, c: f64) -> Option<Interval> {
-    x.map(|x| Interval { estimate: x.estimate - c, low: x.low - c, high: x.high - c })
 }
 
 /// All seven, in order.
@@ -314,19 +268,6 @@ mod tests {
         ]
         .map(|t| t.verdict)
         .to_vec()
-    }
-
-    #[test]
-    fn evidence_is_read_from_its_intervals() {
-        let i = |low, estimate, high| Some(Interval { estimate, low, high });
-        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), i(0.1, 1.0, 2.0)]), "shown");
-        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), i(-0.1, 1.0, 2.0)]), "unclear");
-        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), i(-0.3, -0.2, -0.1)]), "not shown");
-        assert_eq!(verdict(&[i(0.1, 0.2, 0.3), None]), "no data");
-        // 1 to 3 about 2 is 2 below 4, between 1 and 3; and 1 above 1, between 0 and 2.
-        assert_eq!(below(i(1.0, 2.0, 3.0), 4.0), i(1.0, 2.0, 3.0));
-        assert_eq!(below(i(1.0, 1.5, 3.0), 4.0), i(1.0, 2.5, 3.0));
-        assert_eq!(above(i(1.0, 1.5, 3.0), 1.0), i(0.0, 0.5, 2.0));
     }
 
     #[test]

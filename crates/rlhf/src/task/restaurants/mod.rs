@@ -19,11 +19,13 @@ use crate::task::{Example, Gold, Pair, Sizes, TaskData, shuffle};
 
 pub mod gold;
 pub mod grammar;
+pub mod oracle;
 pub mod raters;
 pub mod words;
 
 pub use gold::{GoldParts, GoldReward, PromptError, gold_parts};
 pub use grammar::{Faults, describe};
+pub use oracle::{OracleKind, RestaurantOracle};
 pub use raters::Raters;
 pub use words::{Fact, Meaning, Name, Slot};
 

@@ -1,5 +1,8 @@
 //! The fields of a JSON object, taken one by one, so that each error can name its field.
 
+use std::io;
+use std::path::Path;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -10,7 +13,7 @@ const MAX_FOUND: usize = 60;
 
 /// An object whose fields are taken out as they are read.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     place: String,
     fields: Map<String, Value>,
     /// Names that were asked for: the known fields.
@@ -18,22 +21,36 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn parse(place: &str, text: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(place: &str, text: &str) -> Result<Self, Error> {
         let value: Value = serde_json::from_str(text).map_err(|e| {
             Error::config(format!("{place}:{}:{}", e.line(), e.column()), "(file)", "JSON", e.to_string())
         })?;
         match value {
-            Value::Object(fields) => Ok(Self { place: place.to_owned(), fields, known: Vec::new() }),
+            Value::Object(fields) => Ok(Self::of(place, fields)),
             other => Err(Error::config(place, "(file)", "a JSON object", shown(&other))),
         }
     }
 
-    pub(super) fn error(&self, field: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    /// An object that was parsed already; `place` names it in errors.
+    pub(crate) fn of(place: &str, fields: Map<String, Value>) -> Self {
+        Self { place: place.to_owned(), fields, known: Vec::new() }
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The fields that nobody has read yet.
+    pub(crate) fn rest(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
+    pub(crate) fn error(&self, field: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::config(self.place.as_str(), field, expected, found)
     }
 
     /// The field, if it is there and not null.
-    pub(super) fn optional<T: DeserializeOwned>(
+    pub(crate) fn optional<T: DeserializeOwned>(
         &mut self,
         field: &'static str,
         expected: &str,
@@ -48,7 +65,7 @@ impl Input {
         }
     }
 
-    pub(super) fn required<T: DeserializeOwned>(
+    pub(crate) fn required<T: DeserializeOwned>(
         &mut self,
         field: &'static str,
         expected: &str,
@@ -57,7 +74,7 @@ impl Input {
     }
 
     /// Refuses what is left: a field nobody reads is most likely misspelt.
-    pub(super) fn finish(&self) -> Result<(), Error> {
+    pub(crate) fn finish(&self) -> Result<(), Error> {
         match self.fields.keys().next() {
             Some(unknown) => {
                 let expected = format!("a field among {}", self.known.join(", "));
@@ -66,6 +83,13 @@ impl Input {
             None => Ok(()),
         }
     }
+}
+
+/// A file's text, or that of standard input for `-`.
+pub(crate) fn text_of(file: &Path) -> Result<String, Error> {
+    let is_standard = file == Path::new("-");
+    let text = if is_standard { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(file) };
+    text.map_err(|e| Error::io("reading", file, e))
 }
 
 fn shown(value: &Value) -> String {

@@ -1,0 +1,258 @@
+//! One cell of the sweep: the self-play loop of one variant with one seed.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use burn::module::Module;
+use rand::seq::SliceRandom;
+use rlhf_core::rng::stream;
+use rlhf_policy::batch::Sequence;
+use rlhf_policy::completion::{Cut, TokenMetrics};
+use rlhf_policy::decoder::Decoder;
+use rlhf_policy::optim::AdamW;
+use rlhf_selfplay::gradients::{forward_samples, gradients};
+use rlhf_selfplay::judged::Example;
+use serde::{Deserialize, Serialize};
+
+use super::Setting;
+use super::measure::{Evaluation, evaluate};
+use super::rollouts::{Material, material, rollout_batches};
+use crate::config::{RspoPipeline, Variant};
+use crate::error::Error;
+use crate::pipeline::fit::{resumed, work};
+use crate::pipeline::ground::Start;
+use crate::pipeline::models;
+use crate::pipeline::session::Session;
+
+/// One variant with one seed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Index of the variant in the config.
+    pub variant: usize,
+    /// Its name.
+    pub name: String,
+    /// Which repetition.
+    pub seed: u64,
+}
+
+impl Cell {
+    /// Every cell of the sweep, seed by seed.
+    pub fn all(config: &RspoPipeline) -> Vec<Self> {
+        let of = |seed| {
+            let names = config.variants.iter().enumerate();
+            names.map(move |(variant, v)| Self { variant, name: v.name.clone(), seed })
+        };
+        (0..config.evaluation.seeds.get() as u64).flat_map(of).collect()
+    }
+
+    /// The cell's name in `steps.jsonl`.
+    pub fn phase(&self) -> String {
+        format!("rspo/{}/seed={}", self.name, self.seed)
+    }
+
+    /// Where the cell's evaluations are kept.
+    pub fn key(&self) -> String {
+        format!("cell/{}", self.phase())
+    }
+
+    fn is_main(&self) -> bool {
+        self.seed == 0 && self.variant == 0
+    }
+}
+
+/// A cell with what it is made of.
+pub(super) struct Loop<'a> {
+    pub(super) config: &'a RspoPipeline,
+    pub(super) cell: &'a Cell,
+    pub(super) variant: &'a Variant,
+    /// Of its random streams.
+    pub(super) seed: u64,
+}
+
+/// Where an iteration stands: optimiser steps made, and in all.
+struct Course {
+    done: u64,
+    total: u64,
+}
+
+/// Runs a cell, or what is left of it. What is saved is the policy between two iterations: an iteration
+/// that was begun is done again, from the same random numbers.
+///
+/// # Errors
+/// A preference or a number that is not finite, the disk, an interrupt.
+pub(super) fn run(
+    config: &RspoPipeline,
+    cell: &Cell,
+    setting: &mut Setting,
+    start: &Start,
+    session: &mut Session,
+) -> Result<(), Error> {
+    let phase = cell.phase();
+    if session.finished(&phase).is_some() {
+        return Ok(());
+    }
+    let n_iterations = config.selfplay.n_iterations.get() as u64;
+    let seed = config.seed.wrapping_add(cell.seed);
+    let it = Loop { config, cell, variant: &config.variants[cell.variant], seed };
+    let optim = config.adam.with(config.selfplay.weight_decay, config.selfplay.max_grad_norm);
+    let (mut done, mut policy, _) = resumed(session, &phase, start.policy.clone(), optim)?;
+    session.progress.begin(&format!("{}, seed {}", cell.name, cell.seed), "iteration", n_iterations);
+    session.progress.skip(done);
+    if done == 0 {
+        let begun = evaluate(config, setting, session, &policy.valid(), seed, 0)?;
+        session.put(&cell.key(), &vec![begun])?;
+    }
+    while done < n_iterations {
+        // Each iteration has an optimiser of its own.
+        policy = it.iteration(setting, session, policy, &mut AdamW::new(optim), done)?;
+        done += 1;
+        session.progress.advance(1);
+        if done < n_iterations {
+            session.save(&phase, done, &work(&policy, &AdamW::new(optim))?)?;
+            if session.asked_to_stop() {
+                return Err(session.stopped());
+            }
+        }
+    }
+    let left = if cell.is_main() { models::bytes_of(&policy)? } else { Vec::new() };
+    session.finish_phase(&phase, Some(left))
+}
+
+impl Loop<'_> {
+    /// Sample, compare, learn, measure.
+    fn iteration(
+        &self,
+        setting: &mut Setting,
+        session: &mut Session,
+        mut policy: Decoder,
+        optim: &mut AdamW,
+        t: u64,
+    ) -> Result<Decoder, Error> {
+        let batches = rollout_batches(self, setting, t);
+        let mut course = Course { done: 0, total: 0 };
+        for (i, prompts) in batches.iter().enumerate() {
+            if session.asked_to_stop() {
+                // Saved after the iteration before.
+                return Err(session.stopped());
+            }
+            let mut times = BTreeMap::new();
+            let new = material(self, setting, session, &policy.valid(), prompts, t, &mut times)?;
+            if i == 0 {
+                course.total = self.n_steps(new.examples.len()) * batches.len() as u64;
+            }
+            policy = self.epochs(setting, session, policy, optim, &new, &mut course, times, t)?;
+        }
+        self.measure(setting, session, &policy, t + 1)?;
+        Ok(policy)
+    }
+
+    /// Optimiser steps over so many examples.
+    fn n_steps(&self, n_examples: usize) -> u64 {
+        let s = &self.config.selfplay;
+        (s.num_train_epochs.get() * n_examples.div_ceil(s.batch_size.get())) as u64
+    }
+
+    /// Passes over the examples in orders of their own.
+    #[expect(clippy::too_many_arguments, reason = "one call, and each argument is a stage of the loop above")]
+    fn epochs(
+        &self,
+        setting: &Setting,
+        session: &mut Session,
+        mut policy: Decoder,
+        optim: &mut AdamW,
+        new: &Material,
+        course: &mut Course,
+        mut times: BTreeMap<String, f64>,
+        t: u64,
+    ) -> Result<Decoder, Error> {
+        let s = &self.config.selfplay;
+        // Rounded down: an iteration may be a single step, which must not be one of warming up.
+        let warmup = (s.warmup_ratio.get() * course.total as f64).floor() as u64;
+        for _ in 0..s.num_train_epochs.get() {
+            let mut order: Vec<usize> = (0..new.examples.len()).collect();
+            order.shuffle(&mut stream(self.seed, "rspo/order", t, course.done));
+            for rows in order.chunks(s.batch_size.get()) {
+                let started = Instant::now();
+                let lr = s.lr_scheduler_type.lr(s.learning_rate.get(), course.done, warmup, course.total);
+                let window: Vec<&Example> = rows.iter().map(|i| &new.examples[*i]).collect();
+                let (next, mut values) = self.step(setting, policy, optim, &window, new, lr)?;
+                policy = next;
+                course.done += 1;
+                values.insert("learning_rate".to_owned(), lr);
+                values.insert("iteration".to_owned(), (t + 1) as f64);
+                values.extend(new.figures.iter().map(|(k, v)| (k.clone(), *v)));
+                times.insert("update".to_owned(), started.elapsed().as_secs_f64());
+                session.log(&self.cell.phase(), values, std::mem::take(&mut times))?;
+            }
+        }
+        Ok(policy)
+    }
+
+    /// One optimiser step.
+    fn step(
+        &self,
+        setting: &Setting,
+        policy: Decoder,
+        optim: &mut AdamW,
+        window: &[&Example],
+        new: &Material,
+        lr: f64,
+    ) -> Result<(Decoder, BTreeMap<String, f64>), Error> {
+        let cut = self.cut(setting);
+        let (mut grads, record) = gradients(&policy, window, &self.variant.method, &cut)?;
+        let mut values = numbers(&record)?;
+        if let Some(term) = self.variant.forward_samples {
+            let of_prompts: Vec<&Sequence> =
+                window.iter().filter_map(|e| new.prior_samples.get(&e.prompt)).collect();
+            let (more, shown) = forward_samples(&policy, &of_prompts, term, &cut);
+            grads = grads.plus(more);
+            values.extend(numbers(&shown)?);
+        }
+        let (policy, norm) = optim.step(lr, policy, grads);
+        values.insert("grad_norm".to_owned(), norm);
+        Ok((policy, values))
+    }
+
+    /// How windows are cut and padded.
+    pub(super) fn cut(&self, setting: &Setting) -> Cut {
+        Cut {
+            micro_batch: self.config.selfplay.micro_batch_size.get(),
+            pad: setting.ground.tokenizer.pad(),
+            metrics: TokenMetrics::Off,
+        }
+    }
+
+    /// Evaluates where that is due, and keeps what it showed.
+    fn measure(
+        &self,
+        setting: &mut Setting,
+        session: &mut Session,
+        policy: &Decoder,
+        done: u64,
+    ) -> Result<(), Error> {
+        let (every, last) =
+            (self.config.evaluation.eval_iterations.get(), self.config.selfplay.n_iterations.get());
+        if !done.is_multiple_of(every as u64) && done != last as u64 {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let shown = evaluate(self.config, setting, session, &policy.valid(), self.seed, done)?;
+        let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
+        let values = values.chain([("iteration".to_owned(), done as f64)]).collect();
+        let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
+        session.log(&format!("{}/eval", self.cell.phase()), values, times)?;
+        let mut all: Vec<Evaluation> = session.get(&self.cell.key())?.unwrap_or_default();
+        all.retain(|e| e.iteration < done);
+        all.push(shown);
+        session.put(&self.cell.key(), &all)
+    }
+}
+
+/// The numbers of a record by name; what it leaves open is left out.
+fn numbers(record: &impl Serialize) -> Result<BTreeMap<String, f64>, Error> {
+    let failed = |e: serde_json::Error| Error::Failed(format!("step: {e}"));
+    let value = serde_json::to_value(record).map_err(failed)?;
+    let object = value.as_object().cloned().unwrap_or_default();
+    // JSON has no NaN: a number that is missing here was none, and the log refuses it.
+    Ok(object.into_iter().map(|(k, v)| (k, v.as_f64().unwrap_or(f64::NAN))).collect())
+}
