@@ -1,19 +1,24 @@
 //! A pairwise cross-encoder: one model reads both answers at once and says which one wins.
 //!
 //! ```text
-//! row(x, a, b) = [x, a, sep, b, end]            f(x, a, b): logit that the left answer wins
+//! row(x, a, b) = [x, a, sep, b, end]
+//! f(x, a, b) = r(x, a) − r(x, a, b)                          logit that the left answer wins
 //! ℓ = −½ [log σ(f(x, y⁺, y⁻)) + log σ(−f(x, y⁻, y⁺))]
 //! log-odds(a ≻ b) = ½ [f(x, a, b) − f(x, b, a)]              P(a ≻ b) = σ(log-odds)
 //! ```
 //!
-//! Where: x is the prompt, y⁺ the chosen and y⁻ the rejected answer. Asked in either order, the two
-//! answers get preferences that sum to 1 exactly, whatever f says, and an answer against itself gets ½:
-//! what f thinks of the left place as such cancels. No reward stands behind P, so that it may be cyclic.
+//! Where: x is the prompt, y⁺ the chosen and y⁻ the rejected answer; r(x, a) is the score that the trunk
+//! gives at `sep` and r(x, a, b) the one at `end`, where it has read both: each answer is scored at the mark
+//! behind it, the right one in the light of the left. Asked in either order, the two answers get
+//! preferences that sum to 1, whatever r says, and an answer against itself gets ½: what f thinks of the
+//! left place as such cancels. No reward stands behind P, so that it may be cyclic.
 //! Paper: Jiang et al., *LLM-Blender: Ensembling Large Language Models with Pairwise Ranking and
-//! Generative Fusion*, arXiv:2306.02561, section 3 (PairRanker), and its released code.
-//! Departures: a decoder trunk read at its last token, not an encoder read at marks of the two
-//! answers; each pair trains both orders in one step, not one order drawn at random. ℓ is at least the
-//! loss of the averaged log-odds (it is convex in f), so that it also asks each order alone to be right.
+//! Generative Fusion*, arXiv:2306.02561, section 3 (PairRanker): a score of each answer from its own place
+//! in the joint row, the difference as logit, both orders averaged.
+//! Departures: the trunk is a decoder, so that the left answer is scored before the right one is read
+//! (at `sep` a causal trunk gives what it gives for `[x, a, sep]` alone, and is asked for just that); each
+//! pair trains both orders in one step, not one order drawn at random. ℓ is at least the loss of the
+//! averaged log-odds (it is convex in f), so that it also asks each order alone to be right.
 
 use burn::tensor::Tensor;
 use rlhf_core::elementwise::softplus;
@@ -67,6 +72,10 @@ pub struct BothOrders {
     pub forward: Vec<u32>,
     /// `[prompt, b, sep, a, end]`.
     pub backward: Vec<u32>,
+    /// Tokens of `[prompt, a, sep]`, with which `forward` begins.
+    pub n_forward_left: usize,
+    /// Tokens of `[prompt, b, sep]`, with which `backward` begins.
+    pub n_backward_left: usize,
     /// Tokens of prompt and answers that found no room, in each of the two.
     pub n_cut: usize,
 }
@@ -108,12 +117,14 @@ impl JointLayout {
         BothOrders {
             forward: row(a_kept, b_kept),
             backward: row(b_kept, a_kept),
+            n_forward_left: n_prompt + n_a + 1,
+            n_backward_left: n_prompt + n_b + 1,
             n_cut: given.prompt.len() - n_prompt + a.len() - n_a + b.len() - n_b,
         }
     }
 }
 
-/// One pair's loss from the logit of the order (y⁺, y⁻) and that of (y⁻, y⁺): the definition of
+/// One pair's loss from the logit f of the order (y⁺, y⁻) and that of (y⁻, y⁺): the definition of
 /// [`cross_encoder_loss`].
 ///
 /// ```
@@ -127,48 +138,57 @@ pub fn cross_encoder_scalar(logits: [f64; 2]) -> f64 {
     0.5 * (stable::softplus(-logits[0]) + stable::softplus(logits[1]))
 }
 
-/// Reads both orders of each pair in one pass and sums the losses; `forward` has y⁺ on the left. The
-/// margins of the result are log-odds(y⁺ ≻ y⁻).
+/// Reads both orders of each pair and sums the losses; `forward` has y⁺ on the left. The margins of the
+/// result are log-odds(y⁺ ≻ y⁻).
 ///
-/// `logits` maps token rows to `[rows]` logits with gradient. Forward rows stand first, then
-/// backward ones.
+/// `scores` maps token rows to `[rows]` scores of their last tokens, with gradient. It is asked twice: for
+/// the whole rows and for their beginnings up to the separator; forward rows stand first, then backward
+/// ones.
 ///
 /// # Panics
 /// On an empty batch.
 #[track_caller]
-pub fn cross_encoder_loss(logits: &dyn Fn(&[&[u32]]) -> Tensor<1>, pairs: &[&BothOrders]) -> PairwiseLoss {
+pub fn cross_encoder_loss(scores: &dyn Fn(&[&[u32]]) -> Tensor<1>, pairs: &[&BothOrders]) -> PairwiseLoss {
     assert!(!pairs.is_empty(), "cross_encoder_loss: no pair");
     let n = pairs.len();
-    let all = logits(&rows_of(pairs));
-    let forward = all.clone().narrow(0, 0, n);
-    let backward = all.narrow(0, n, n);
+    let logits = scores(&beginnings(pairs)) - scores(&wholes(pairs));
+    let forward = logits.clone().narrow(0, 0, n);
+    let backward = logits.narrow(0, n, n);
     let gap = (forward.clone() - backward.clone()).mul_scalar(0.5);
     let margins = gap.into_data().convert::<f64>().try_into_vec().unwrap_or_default();
     let sum = (softplus(forward.neg()) + softplus(backward)).mul_scalar(0.5).sum();
     PairwiseLoss { sum, margins }
 }
 
-/// log-odds(a ≻ b) of each pair, in order, without gradient; `forward` has a on the left. `logits` is
-/// asked once, for all forward rows and then all backward ones. A logit that is no number stays one.
+/// log-odds(a ≻ b) of each pair, in order, without gradient; `forward` has a on the left. `scores` is
+/// asked once, for beginnings and whole rows; many are equal where answers are compared with each other,
+/// so that it pays to read each once. A score that is no number stays one.
 ///
 /// # Panics
-/// If `logits` answers with another number of logits than rows.
+/// If `scores` answers with another number of scores than rows.
 #[track_caller]
-pub fn log_odds(logits: &mut dyn FnMut(&[&[u32]]) -> Vec<f64>, pairs: &[&BothOrders]) -> Vec<f64> {
+pub fn log_odds(scores: &mut dyn FnMut(&[&[u32]]) -> Vec<f64>, pairs: &[&BothOrders]) -> Vec<f64> {
     if pairs.is_empty() {
         return Vec::new();
     }
-    let rows = rows_of(pairs);
-    let all = logits(&rows);
-    assert!(all.len() == rows.len(), "log_odds: expected {} logits, found {}", rows.len(), all.len());
-    let (forward, backward) = all.split_at(pairs.len());
-    forward.iter().zip(backward).map(|(f, b)| 0.5 * (f - b)).collect()
+    let n = pairs.len();
+    let rows = [beginnings(pairs), wholes(pairs)].concat();
+    let all = scores(&rows);
+    assert!(all.len() == rows.len(), "log_odds: expected {} scores, found {}", rows.len(), all.len());
+    let logit = |i: usize| all[i] - all[2 * n + i];
+    (0..n).map(|i| 0.5 * (logit(i) - logit(n + i))).collect()
 }
 
 /// All forward rows, then all backward ones.
-fn rows_of<'a>(pairs: &[&'a BothOrders]) -> Vec<&'a [u32]> {
+fn wholes<'a>(pairs: &[&'a BothOrders]) -> Vec<&'a [u32]> {
     let forward = pairs.iter().map(|p| p.forward.as_slice());
     forward.chain(pairs.iter().map(|p| p.backward.as_slice())).collect()
+}
+
+/// The same up to the separator.
+fn beginnings<'a>(pairs: &[&'a BothOrders]) -> Vec<&'a [u32]> {
+    let forward = pairs.iter().map(|p| &p.forward[..p.n_forward_left]);
+    forward.chain(pairs.iter().map(|p| &p.backward[..p.n_backward_left])).collect()
 }
 
 /// Scores of K answers from all their comparisons: `s_i = (1/K) Σ_j (M_ij − M_ji)`, where `M_ij` is
@@ -215,6 +235,7 @@ mod tests {
         let rows = layout(16).rows(Triple { prompt: &[1, 2], a: &[3], b: &[4, 5] });
         assert_eq!(rows.forward, [1, 2, 3, 90, 4, 5, 91]);
         assert_eq!(rows.backward, [1, 2, 4, 5, 90, 3, 91]);
+        assert_eq!((rows.n_forward_left, rows.n_backward_left), (4, 5));
         assert_eq!(rows.n_cut, 0);
     }
 
@@ -250,15 +271,21 @@ mod tests {
 
     #[test]
     fn both_orders_are_asked_and_a_liking_for_one_place_cancels() {
-        // f = (first token of the row − last but one) + 7: the left place alone is worth 7.
-        let mut f = |rows: &[&[u32]]| -> Vec<f64> {
-            rows.iter().map(|r| f64::from(r[0]) - f64::from(r[r.len() - 2]) + 7.0).collect()
+        // A whole row is worth its last answer less twice its first, a beginning its answer and 7 for the
+        // place: f(a, b) = a + 7 − (b − 2a), so that log-odds = ½ (3a − b − (3b − a)) = 2 (a − b).
+        let mut r = |rows: &[&[u32]]| -> Vec<f64> {
+            let of = |row: &&[u32]| match **row {
+                [a, 90] => f64::from(a) + 7.0,
+                [a, 90, b, 91] => f64::from(b) - 2.0 * f64::from(a),
+                ref other => panic!("neither beginning nor whole: {other:?}"),
+            };
+            rows.iter().map(of).collect()
         };
         let pair = |a: u32, b: u32| layout(9).rows(Triple { prompt: &[], a: &[a], b: &[b] });
         let pairs = [pair(5, 3), pair(3, 5), pair(4, 4)];
-        let odds = log_odds(&mut f, &pairs.iter().collect::<Vec<_>>());
-        assert!(odds.iter().zip([2.0, -2.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-15), "{odds:?}");
-        assert!(log_odds(&mut f, &[]).is_empty());
+        let odds = log_odds(&mut r, &pairs.iter().collect::<Vec<_>>());
+        assert!(odds.iter().zip([4.0, -4.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-14), "{odds:?}");
+        assert!(log_odds(&mut r, &[]).is_empty());
     }
 
     #[test]

@@ -33,14 +33,22 @@ fn both(a: u32, b: u32) -> BothOrders {
     layout().rows(Triple { prompt: &[], a: &[a], b: &[b] })
 }
 
-/// f(a, b) is a weight of the two tokens and their order: rows of the table `[V·V, 1]`.
-fn joint(table: &Tensor<2>, rows: &[&[u32]]) -> Tensor<1> {
-    let mut picked = vec![0.0f32; rows.len() * V * V];
-    for (i, row) in rows.iter().enumerate() {
-        assert_eq!((row[1], row[3]), (3, 4), "left, mark, right, end");
-        picked[i * V * V + row[0] as usize * V + row[2] as usize] = 1.0;
+/// Scores of a whole row and of its beginning: a weight of either pair of tokens in their order, and one of
+/// each token alone.
+const WEIGHTS: usize = V * V + V;
+
+fn weight_of(row: &[u32]) -> usize {
+    match *row {
+        [a, 3, b, 4] => a as usize * V + b as usize,
+        [a, 3] => V * V + a as usize,
+        ref other => panic!("neither whole row nor beginning: {other:?}"),
     }
-    let picked = Tensor::<2>::from_data(TensorData::new(picked, [rows.len(), V * V]), &table.device());
+}
+
+fn joint(table: &Tensor<2>, rows: &[&[u32]]) -> Tensor<1> {
+    let mut picked = vec![0.0f32; rows.len() * WEIGHTS];
+    rows.iter().enumerate().for_each(|(i, row)| picked[i * WEIGHTS + weight_of(row)] = 1.0);
+    let picked = Tensor::<2>::from_data(TensorData::new(picked, [rows.len(), WEIGHTS]), &table.device());
     picked.matmul(table.clone()).reshape([rows.len()])
 }
 
@@ -78,17 +86,17 @@ fn scalar(x: Tensor<1>) -> f64 {
 fn the_cross_encoders_loss_and_gradient_equal_the_definition() {
     let pairs: Vec<BothOrders> = [(0, 1), (1, 2), (2, 0), (1, 0), (2, 2)].map(|(a, b)| both(a, b)).to_vec();
     let refs: Vec<&BothOrders> = pairs.iter().collect();
-    let at = |row: &[u32]| row[0] as usize * V + row[2] as usize;
-    let logits = |w: &[f64], p: &BothOrders| [w[at(&p.forward)], w[at(&p.backward)]];
+    let logit = |w: &[f64], row: &[u32]| w[weight_of(&row[..2])] - w[weight_of(row)];
+    let logits = |w: &[f64], p: &BothOrders| [logit(w, &p.forward), logit(w, &p.backward)];
     let definition = |w: &[f64]| pairs.iter().map(|p| cross_encoder_scalar(logits(w, p))).sum::<f64>();
-    let w = start(V * V);
-    let table = leaf(&w, [V * V, 1]);
+    let w = start(WEIGHTS);
+    let table = leaf(&w, [WEIGHTS, 1]);
     let found = cross_encoder_loss(&|rows| joint(&table, rows), &refs);
     assert!((scalar(found.sum.clone()) - definition(&w)).abs() < 1e-5);
     let odds: Vec<f64> = pairs.iter().map(|p| 0.5 * (logits(&w, p)[0] - logits(&w, p)[1])).collect();
     assert!(near(&found.margins, &odds), "{:?} {odds:?}", found.margins);
     assert!(near(&slopes(&table, &found.sum), &differences(&w, &definition)));
-    let mut ask = |rows: &[&[u32]]| rows.iter().map(|r| w[at(r)]).collect::<Vec<f64>>();
+    let mut ask = |rows: &[&[u32]]| rows.iter().map(|r| w[weight_of(r)]).collect::<Vec<f64>>();
     assert!(near(&log_odds(&mut ask, &refs), &odds));
 }
 
@@ -125,8 +133,8 @@ fn descended(w: &mut [f64], step: f64, loss: &dyn Fn(&[f64]) -> (Vec<f64>, Vec<f
 fn both_kinds_learn_a_circle_that_no_reward_explains() {
     let pairs: Vec<BothOrders> = CIRCLE.iter().map(|[a, b]| both(*a, *b)).collect();
     let refs: Vec<&BothOrders> = pairs.iter().collect();
-    let odds = descended(&mut start(V * V), 1.0, &|w| {
-        let table = leaf(w, [V * V, 1]);
+    let odds = descended(&mut start(WEIGHTS), 1.0, &|w| {
+        let table = leaf(w, [WEIGHTS, 1]);
         let found = cross_encoder_loss(&|rows| joint(&table, rows), &refs);
         (found.margins, slopes(&table, &found.sum))
     });
@@ -148,7 +156,7 @@ fn both_kinds_learn_a_circle_that_no_reward_explains() {
 #[test]
 #[should_panic(expected = "cross_encoder_loss: no pair")]
 fn no_pair_of_a_cross_encoder() {
-    let table = leaf(&start(V * V), [V * V, 1]);
+    let table = leaf(&start(WEIGHTS), [WEIGHTS, 1]);
     cross_encoder_loss(&|rows| joint(&table, rows), &[]);
 }
 

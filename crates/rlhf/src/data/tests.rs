@@ -194,7 +194,7 @@ fn columns_are_mapped_and_a_label_names_the_winner() {
     let fault = message(&f, preferences(&f.path, &layout).and_then(|r| r.load(OnBadRecord::Skip)));
     assert_eq!(fault, "F:2: question: expected a column `question`, found only a1, a2, label, topic");
     let fault = message(&f, preferences(&f.path, &Layout::with_columns([("choosen", "a1")])));
-    assert_eq!(fault, "F: columns: expected one of prompt, chosen, rejected, label, found choosen");
+    assert_eq!(fault, "F: columns: expected one of prompt, chosen, rejected, label, group, found choosen");
 }
 
 #[test]

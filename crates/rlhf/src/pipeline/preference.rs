@@ -203,12 +203,13 @@ impl Pairwise {
             .collect();
         self.n_cut += rows.iter().filter(|r| r.n_cut > 0).count() as u64;
         let (model, pad) = (&self.model, self.pad);
-        let mut logits = |rows: &[&[u32]]| once(rows, |distinct| model.score_rows(distinct, pad, ROWS));
-        cross_encoder::log_odds(&mut logits, &rows.iter().collect::<Vec<_>>())
+        let mut scores = |rows: &[&[u32]]| once(rows, |distinct| model.score_rows(distinct, pad, ROWS));
+        cross_encoder::log_odds(&mut scores, &rows.iter().collect::<Vec<_>>())
     }
 }
 
-/// Asks for each distinct row once: (a, b) in one order is (b, a) in the other.
+/// Asks for each distinct row once: (a, b) in one order is (b, a) in the other, and a's beginning is the same
+/// before any b.
 fn once(rows: &[&[u32]], ask: impl Fn(&[Vec<u32>]) -> Vec<f64>) -> Vec<f64> {
     let mut distinct: Vec<Vec<u32>> = Vec::new();
     let mut known: HashMap<&[u32], usize> = HashMap::new();

@@ -24,11 +24,11 @@ fn every_method_runs_through_the_loop() {
     let methods = [
         SPPO,
         r#"{name="b", method={kind="rspo", loss={beta=0.1, terms=[{regularizer="reverse_kl", weight=0.5}, {regularizer={chi2=10.0}, weight=0.1}]}}, forward_samples={weight=0.1, reduction="token_mean"}}"#,
-        r#"{name="c", method={kind="dpo", loss={beta=0.1, label_flip=0.0}, reference="previous"}}"#,
-        r#"{name="d", method={kind="ipo", loss={beta=0.1}}}"#,
+        r#"{name="c", method={kind="dpo", loss={beta=0.1, label_smoothing=0.0, f_divergence="reverse_kl"}, reference="previous"}}"#,
+        r#"{name="d", method={kind="ipo", loss={beta=0.1, f_divergence="reverse_kl"}}}"#,
         r#"{name="e", method={kind="inpo", loss={eta=0.1, tau=0.03}}}"#,
         r#"{name="f", method={kind="nash_md", loss={beta=0.1, kl="sequence"}, mixture_coef=0.25}}"#,
-        r#"{name="g", method={kind="spin", loss={beta=0.1}}}"#,
+        r#"{name="g", method={kind="spin", loss={lambda=0.1}}}"#,
         r#"{name="h", method={kind="dno", loss={eta=0.1}}}"#,
     ];
     run(dir.path(), &rspo("out", &[&variants(&methods)])).ok();
@@ -103,7 +103,7 @@ fn what_cannot_be_is_refused_by_name() {
     refused("selfplay.num_generations=1", &["selfplay.num_generations: expected at least 2", "found 1"]);
     refused("variants=[]", &["variants: expected at least one, found none"]);
     refused(&variants(&[SPPO, SPPO]), &["variants[1].name: expected a name of its own"]);
-    let dpo = r#"{name="c", method={kind="dpo", loss={beta=0.1, label_flip=0.0}, reference="previous"}}"#;
+    let dpo = r#"{name="c", method={kind="dpo", loss={beta=0.1, label_smoothing=0.0, f_divergence="reverse_kl"}, reference="previous"}}"#;
     run(dir.path(), &rspo("out", &[&variants(&[dpo]), "selfplay.rows=all"]))
         .fails_with(2, &["variants[0].method", "dpo"]);
     let of = |beta: &str| variants(&[&SPPO.replace("0.1", beta)]);

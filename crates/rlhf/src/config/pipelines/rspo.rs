@@ -210,14 +210,15 @@ impl RspoPipeline {
                 let expected = "a name without `/`".to_owned();
                 return wrong(&format!("{key}.name"), expected, format!("{:?}", variant.name));
             }
-            if let Err(e) = variant.method.check(self.selfplay.rows) {
+            // Answers against opponents or beside data are what they are, whatever the key says.
+            let alone = matches!(variant.method, Method::Spin { .. } | Method::NashMd { .. });
+            if !alone && let Err(e) = variant.method.check(self.selfplay.rows) {
                 return wrong(
                     &format!("{key}.method"),
                     format!("one that fits selfplay.rows: {e}"),
                     variant.method.name().to_owned(),
                 );
             }
-            let alone = matches!(variant.method, Method::Spin { .. } | Method::NashMd { .. });
             if k < 2 && !alone {
                 let expected =
                     format!("at least 2, since {} compares a policy's answers with each other", variant.name);

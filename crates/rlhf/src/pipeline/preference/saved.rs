@@ -29,7 +29,7 @@ const FILE: &str = "preference.json";
 enum Saved {
     /// `P = σ((r_a − r_b) / temperature)`.
     BradleyTerry { temperature: Positive },
-    /// `P = σ(½ [f(a, b) − f(b, a)])`, rows laid out as `layout` says.
+    /// `P = σ(½ [f(a, b) − f(b, a)])`, f(a, b) the score at the separator less that at the end, rows laid out as `layout` says.
     Pairwise { layout: JointLayout },
     /// `P = σ(s / tau)` of embeddings.
     Gpm { tau: Positive },

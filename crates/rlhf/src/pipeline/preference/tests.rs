@@ -84,8 +84,10 @@ fn a_pairwise_preference_is_half_the_difference_of_both_orders() {
     let eos = tokenizer.eos();
     let logit = |a: &str, b: &str| {
         let [x, a, b] = ["why?", a, b].map(|t| tokenizer.encode(t));
-        let row = [&x[..], &a, &[eos], &b, &[eos]].concat();
-        pairwise.model.score_rows(&[row], pairwise.pad, 1)[0]
+        let left = [&x[..], &a, &[eos]].concat();
+        let whole = [&left[..], &b, &[eos]].concat();
+        let scores = pairwise.model.score_rows(&[left, whole], pairwise.pad, 2);
+        scores[0] - scores[1]
     };
     let odds = 0.5 * (logit(TEXTS[0], TEXTS[1]) - logit(TEXTS[1], TEXTS[0]));
     assert!((found[1] - 1.0 / (1.0 + (-odds).exp())).abs() < 1e-12, "{} {odds}", found[1]);
@@ -129,7 +131,7 @@ fn a_folder_that_does_not_fit_its_kind_is_refused() {
     let tau = refused(r#"{"kind":"gpm","tau":0}"#);
     assert!(tau.contains("Positive: expected a positive finite number, found 0"), "{tau}");
     let error = refuse_as_reward(dir.path()).expect_err("spoilt").to_string();
-    assert!(error.contains("preference.json:1: (file): expected a preference oracle"), "{error}");
+    assert!(error.contains("(file): expected a preference oracle, found Positive: "), "{error}");
 }
 
 #[test]

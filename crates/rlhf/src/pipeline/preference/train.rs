@@ -23,6 +23,10 @@ use crate::pipeline::fit::{FitPlan, Shown, fit};
 use crate::pipeline::models::{self, Scorer, reward_row};
 use crate::pipeline::session::Session;
 
+/// Share of the learning rate at which a trained reward becomes a cross-encoder. Such a model from scratch
+/// remembers the pairs that it learns from: see the figures of argument pairs in `docs/results.md`.
+const JOINT_RATE: f64 = 0.1;
+
 /// A judged pair as tokens, in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenTriple {
@@ -130,6 +134,9 @@ pub fn trained(
 
 /// Trains an oracle through `plan`, whose rows are `pairs`. Continues where an earlier process stopped.
 ///
+/// A cross-encoder learns in two passes through the plan: first its trunk and head as a reward by Bradley and
+/// Terry's law, then both answers at once, at [`JOINT_RATE`] of the learning rate.
+///
 /// # Errors
 /// A loss or gradient that is not finite, the disk, [`Error::Interrupted`] after saving, rows without
 /// room for two answers.
@@ -140,22 +147,54 @@ pub fn train(
     how: &JudgeTraining,
     pairs: &[TokenTriple],
 ) -> Result<Judge, Error> {
-    let layout = (how.kind == JudgeKind::Pairwise).then(|| blank.layout()).transpose()?;
-    if let Some(layout) = &layout {
-        let rows =
-            pairs.iter().map(|p| layout.rows(Triple { prompt: &p.prompt, a: &p.chosen, b: &p.rejected }));
-        let n = rows.filter(|r| r.n_cut > 0).count();
-        if n > 0 {
-            let (of, most) = (pairs.len(), layout.max_length());
-            session.progress.say(&format!("{}: {n} of {of} pairs are cut to {most} tokens", plan.phase));
-        }
+    let blank_model = blank.classifier(how.kind, plan.seed, &session.device)?;
+    let alone = |m: &Classifier, left: &[TokenTriple]| apart(m, blank, how, left);
+    if how.kind != JudgeKind::Pairwise {
+        let model = phase(session, plan, blank_model, (pairs, how.token_dropout), &alone)?;
+        return blank.judge(how.kind, &model);
     }
-    let most = blank.config.max_position_embeddings();
+    let layout = blank.layout()?;
+    say_cut(session, &plan.phase, &layout, pairs);
+    let first = FitPlan { phase: format!("{}/start", plan.phase), ..plan.clone() };
+    let started = match session.finished(&first.phase).filter(|bytes| !bytes.is_empty()) {
+        Some(bytes) => models::filled(blank_model, bytes)?,
+        None => {
+            let model = phase(session, &first, blank_model, (pairs, how.token_dropout), &alone)?;
+            session.finish_phase(&first.phase, Some(models::bytes_of(&model)?))?;
+            model
+        }
+    };
+    let second = FitPlan { learning_rate: JOINT_RATE * plan.learning_rate, ..plan.clone() };
+    let both = |m: &Classifier, left: &[TokenTriple]| joint(m, &layout, blank.pad, left);
+    let model = phase(session, &second, started, (pairs, how.token_dropout), &both)?;
+    // No later checkpoint needs the weights that this began with.
+    session.finish_phase(&first.phase, Some(Vec::new()))?;
+    blank.judge(how.kind, &model)
+}
+
+/// Says how many training pairs find no room in a joint row.
+fn say_cut(session: &Session, phase: &str, layout: &JointLayout, pairs: &[TokenTriple]) {
+    let rows = pairs.iter().map(|p| layout.rows(Triple { prompt: &p.prompt, a: &p.chosen, b: &p.rejected }));
+    let n = rows.filter(|r| r.n_cut > 0).count();
+    if n > 0 {
+        let (of, most) = (pairs.len(), layout.max_length());
+        session.progress.say(&format!("{phase}: {n} of {of} pairs are cut to {most} tokens"));
+    }
+}
+
+/// One pass through a plan: pairs, the share of their tokens that is left out, and the loss of a batch.
+fn phase(
+    session: &mut Session,
+    plan: &FitPlan,
+    start: Classifier,
+    data: (&[TokenTriple], Prob),
+    loss: &dyn Fn(&Classifier, &[TokenTriple]) -> PairwiseLoss,
+) -> Result<Classifier, Error> {
+    let (pairs, dropout) = data;
     let purpose = format!("{}/dropout", plan.phase);
-    let start = blank.classifier(how.kind, plan.seed, &session.device)?;
-    let model = fit(session, plan, start, &mut |model, step, rows| {
+    fit(session, plan, start, &mut |model, step, rows| {
         let thin = |row: usize, part: u64, ids: &[u32]| {
-            thinned(ids, how.token_dropout, &mut stream(plan.seed, &purpose, step, 3 * row as u64 + part))
+            thinned(ids, dropout, &mut stream(plan.seed, &purpose, step, 3 * row as u64 + part))
         };
         let left: Vec<TokenTriple> = rows
             .iter()
@@ -165,13 +204,8 @@ pub fn train(
                 rejected: thin(*r, 2, &pairs[*r].rejected),
             })
             .collect();
-        let found = match &layout {
-            Some(layout) => joint(model, layout, blank.pad, &left),
-            None => apart(model, blank, how, most, &left),
-        };
-        shown(model, found, left.len())
-    })?;
-    blank.judge(how.kind, &model)
+        shown(model, loss(model, &left), left.len())
+    })
 }
 
 /// The loss of a kind that reads both answers at once.
@@ -182,13 +216,8 @@ fn joint(model: &Classifier, layout: &JointLayout, pad: u32, pairs: &[TokenTripl
 }
 
 /// The loss of a kind that reads one answer at a time.
-fn apart(
-    model: &Classifier,
-    blank: &Blank<'_>,
-    how: &JudgeTraining,
-    most: usize,
-    pairs: &[TokenTriple],
-) -> PairwiseLoss {
+fn apart(model: &Classifier, blank: &Blank<'_>, how: &JudgeTraining, pairs: &[TokenTriple]) -> PairwiseLoss {
+    let most = blank.config.max_position_embeddings();
     let row = |prompt: &[u32], answer: &[u32]| reward_row(prompt, answer, blank.eos, most);
     let texts: Vec<TokenPair> = pairs
         .iter()

@@ -83,11 +83,11 @@ pub(super) fn material(
     let mut timed = |what: &str, from: Instant| times.insert(what.to_owned(), from.elapsed().as_secs_f64());
     let prompts = prompts_of(it, setting, prompts);
     let started = Instant::now();
-    let drawn = draw(it, setting, session, Drawn::Policy(policy), &prompts, t)?;
+    let drawn = draw(it, setting, session, &Drawn::Policy(policy), &prompts, t)?;
     let opponents = match it.variant.method {
         Method::NashMd { mixture_coef, .. } => {
             let mixture = Mixture { policy, reference: &setting.ground.prior, coef: mixture_coef };
-            Some(draw(it, setting, session, Drawn::Opponent(&mixture), &prompts, t)?)
+            Some(draw(it, setting, session, &Drawn::Opponent(&mixture), &prompts, t)?)
         }
         _ => None,
     };
@@ -158,7 +158,7 @@ fn draw(
     it: &Loop<'_>,
     setting: &Setting,
     session: &Session,
-    who: Drawn<'_>,
+    who: &Drawn<'_>,
     prompts: &[Prompt],
     t: u64,
 ) -> Result<Answers, Error> {

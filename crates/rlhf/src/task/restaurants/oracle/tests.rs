@@ -160,8 +160,8 @@ fn figures_of_a_circle_are_counted() {
         // Each wins ½ + σ(1) + σ(−1) of three against the mixture.
         (f.best_by_truth, 0.5),
         (f.best_by_proxy, 0.5),
-        // To the proxy the invitation has ½ + σ(1) + σ(−7/8), the scene ½ + σ(7/8) + σ(−9/8) and the
-        // statement ½ + σ(−1) + σ(9/8), which is most.
+        // To the proxy the invitation has ½ + σ(1) + σ(−0.9), the scene ½ + σ(0.9) + σ(−1.1) and the
+        // statement ½ + σ(−1) + σ(1.1), which is most.
         (f.words_of_best_by_proxy, 13.0),
     ] {
         assert!((found - expected).abs() < 1e-12, "expected {expected}, found {found}: {f:?}");
@@ -258,7 +258,7 @@ fn play_for_the_proxy_goes_too_far_unless_it_is_held() {
     let last = free.truth.len() - 1;
     let peak = (0..=last).max_by(|a, b| free.truth[*a].total_cmp(&free.truth[*b])).expect("rounds");
     assert!(free.truth[peak] > 0.55 && free.truth[last] < 0.45, "{:?}", free.truth);
-    assert!(free.proxy[last] > free.proxy[peak] + 0.1, "{:?}", free.proxy);
+    assert!(free.proxy[last] > free.proxy[peak] + 0.05, "{:?}", free.proxy);
     let held = play(0.2);
     assert!(
         held.truth[last] > free.truth[last] + 0.1 && held.truth[last] > 0.53,
