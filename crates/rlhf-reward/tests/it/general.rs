@@ -118,8 +118,11 @@ fn the_general_models_loss_and_gradient_equal_the_definition() {
     assert!(near(&slopes(&table, &found.sum), &differences(&w, &definition)));
 }
 
+/// Parameters to margins and gradient.
+type Margins<'a> = dyn Fn(&[f64]) -> (Vec<f64>, Vec<f64>) + 'a;
+
 /// Plain descent of the mean loss from a small random start; the log-odds of the circle at the end.
-fn descended(w: &mut [f64], step: f64, loss: &dyn Fn(&[f64]) -> (Vec<f64>, Vec<f64>)) -> Vec<f64> {
+fn descended(w: &mut [f64], step: f64, loss: &Margins<'_>) -> Vec<f64> {
     let mut rng = stream(1, "circle", 0, 0);
     w.iter_mut().for_each(|x| *x = rng.random_range(-0.3..0.3));
     for _ in 0..400 {

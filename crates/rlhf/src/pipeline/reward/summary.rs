@@ -2,7 +2,6 @@
 //! pairs.
 
 use rlhf_core::rng::stream;
-use rlhf_eval::error::EvalError;
 use rlhf_eval::report::{self, Report, Section, Table};
 use rlhf_eval::stats::{self, Bootstrap, Interval, LEVEL_95, Tally};
 
@@ -73,7 +72,7 @@ pub(super) fn write(
     Ok(Outcome { summary })
 }
 
-fn failed(e: EvalError) -> Error {
+fn failed(e: impl std::fmt::Display) -> Error {
     Error::Failed(e.to_string())
 }
 
