@@ -51,6 +51,7 @@ pub(crate) const TINY_RSPO: &[&str] = &[
     "selfplay.batch_size=2",
     "selfplay.num_generations=3",
     "evaluation.seeds=1",
+    "evaluation.eval_iterations=1",
     "checkpoint.save_steps=2",
 ];
 
