@@ -90,6 +90,7 @@ pub fn load(name_or_path: &str, overrides: &Overrides) -> Result<Effective, Erro
             Pipeline::Superhf(Box::new(config))
         }
         Some("rspo") => {
+            variants::<Variant>(&table, &place, overrides)?;
             let config: RspoPipeline = typed(&table, &place, &text, overrides)?;
             config.check()?;
             Pipeline::Rspo(Box::new(config))
@@ -214,6 +215,22 @@ fn typed<T: DeserializeOwned>(
         };
         Error::config(place, field, expected, found)
     })
+}
+
+/// Reads each entry of `variants` by itself, so that an error names the entry and shows it.
+fn variants<T: DeserializeOwned>(table: &Table, place: &str, overrides: &Overrides) -> Result<(), Error> {
+    let Some(Value::Array(all)) = table.get("variants") else { return Ok(()) };
+    let set = overrides.set.iter().any(|s| s.split('=').next().is_some_and(|key| key.trim() == "variants"));
+    for (i, entry) in all.iter().enumerate() {
+        if let Err(e) = entry.clone().try_into::<T>() {
+            let shown = entry.to_string();
+            let (expected, found) = in_words(e.message(), "");
+            let found = if found.is_empty() { shown } else { format!("{found} in {shown}") };
+            let place = if set { "command line" } else { place };
+            return Err(Error::config(place, format!("variants[{i}]"), expected, found));
+        }
+    }
+    Ok(())
 }
 
 /// The keys of a TOML text as `section.key`, each with its line from 1.

@@ -19,6 +19,8 @@ const ALGORITHMS: [&str; 6] = ["rspo", "gmmd", "mwu", "nash-md", "inpo", "solve"
 const DIVERGENCES: [(&str, f64); 3] = [("reverse_kl", 2.0), ("forward_kl", 1.0), ("chi2", 0.5)];
 /// Steps that are still quick with a few dozen actions.
 const MAX_STEPS: u64 = 1_000_000;
+/// Draws of one step that are still quick.
+const MAX_DRAWS: usize = 100_000;
 /// Records of a trajectory when nobody says how many.
 const N_RECORDS: u64 = 100;
 /// R of the authors' best runs.
@@ -262,6 +264,9 @@ fn rspo(input: &mut Input, pulls: &Pulls) -> Result<(Regularizer, Method), Error
     let draws = "\"expected\", or an object of n and choice, which is all or best_worst";
     let responses = match input.optional("responses", draws)? {
         None | Some(ResponsesField::Name(ResponsesName::Expected)) => Responses::Expected,
+        Some(ResponsesField::Draws(DrawsField { n, .. })) if n > MAX_DRAWS => {
+            return Err(input.error("responses.n", format!("at most {MAX_DRAWS}"), n.to_string()));
+        }
         Some(ResponsesField::Draws(DrawsField { n, choice })) => {
             let choice = match choice {
                 ChoiceField::All => Choice::All,

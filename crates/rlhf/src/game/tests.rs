@@ -119,7 +119,7 @@ fn several_runs_share_their_fields() {
 }
 
 /// Fields beside a good matrix of two, and what is said of them.
-const ERRORS: [(&str, &str); 21] = [
+const ERRORS: [(&str, &str); 22] = [
     (r#""algorithm":"ppo""#, "algorithm: expected one of rspo, gmmd, mwu, nash-md, inpo, solve, found `ppo`"),
     (r#""algorithm":"solve","mu":[1]"#, "mu: expected 2 numbers, as many as actions, found 1"),
     (r#""algorithm":"solve","mu":[0,0]"#, "mu: expected numbers with the sum 1, found the sum 0"),
@@ -165,6 +165,10 @@ const ERRORS: [(&str, &str); 21] = [
     (
         r#""algorithm":"rspo","eta":1,"steps":1,"responses":{"n":1,"choice":"all"}"#,
         "responses: expected at least 2 a step, found 1",
+    ),
+    (
+        r#""algorithm":"rspo","eta":1,"steps":1,"responses":{"n":100001,"choice":"all"}"#,
+        "responses.n: expected at most 100000, found 100001",
     ),
     (
         r#""algorithm":"rspo","eta":1,"steps":1,"responses":{"n":2,"choice":"all"}"#,

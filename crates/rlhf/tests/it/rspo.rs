@@ -36,9 +36,14 @@ fn every_method_runs_through_the_loop() {
     for (i, name) in ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().enumerate() {
         let phase = format!("rspo/{name}/seed=0");
         let lines = steps(&out, &phase);
-        // 4 prompts in pairs of 2, or 12 answers in pairs of 2 (4 prompts of 3), twice; SPIN 12 pairs.
+        // Twice over 4 prompts: 4 pairs in steps of 2; 12 pairs of SPIN; Nash-MD 3 answers a prompt, prompt by prompt.
         let n_steps = lines.iter().filter(|l| l.get("loss").is_some()).count();
-        assert_eq!(n_steps, if matches!(name, "f" | "g") { 12 } else { 4 }, "{i}: {name}");
+        let expected = match name {
+            "f" => 16,
+            "g" => 12,
+            _ => 4,
+        };
+        assert_eq!(n_steps, expected, "{i}: {name}");
         let evals: Vec<_> = lines.iter().filter(|l| l["phase"] == format!("{phase}/eval")).collect();
         assert_eq!(evals.len(), 2, "{name}");
         for key in
@@ -107,7 +112,13 @@ fn what_cannot_be_is_refused_by_name() {
     run(dir.path(), &rspo("out", &[&variants(&[dpo]), "selfplay.rows=all"]))
         .fails_with(2, &["variants[0].method", "dpo"]);
     let of = |beta: &str| variants(&[&SPPO.replace("0.1", beta)]);
-    run(dir.path(), &rspo("out", &[&of("0.0")])).fails_with(2, &["variants", "positive"]);
+    run(dir.path(), &rspo("out", &[&of("0.0")])).fails_with(
+        2,
+        &["command line: variants[0]: expected a positive finite number, found {", "beta = 0.0"],
+    );
+    let unknown = variants(&[r#"{name="a", method={kind="spo", loss={beta=0.1}}}"#]);
+    refused(&unknown, &["command line: variants[0]: expected ", "rspo", "found "]);
+    refused("selfplay.prompts_per_iteration=13", &["expected at most task.n_prompts = 12, found 13"]);
     run(dir.path(), &rspo("out", &["task.name=ratings", "task.path=x.tsv"]))
         .fails_with(2, &["preference.proxy", "rule"]);
 }

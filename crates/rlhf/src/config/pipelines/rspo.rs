@@ -207,7 +207,7 @@ impl RspoPipeline {
                 );
             }
             if variant.name.is_empty() || variant.name.contains('/') {
-                let expected = "a name without `/`".to_owned();
+                let expected = "a name, without `/`".to_owned();
                 return wrong(&format!("{key}.name"), expected, format!("{:?}", variant.name));
             }
             // Answers against opponents or beside data are what they are, whatever the key says.
@@ -224,6 +224,11 @@ impl RspoPipeline {
                     format!("at least 2, since {} compares a policy's answers with each other", variant.name);
                 return wrong("selfplay.num_generations", expected, k.to_string());
             }
+        }
+        let (asked, there) = (self.selfplay.prompts_per_iteration, self.task.n_prompts);
+        if asked > there {
+            let expected = format!("at most task.n_prompts = {there}");
+            return wrong("selfplay.prompts_per_iteration", expected, asked.to_string());
         }
         let embedded = self.task.name == TaskName::Restaurants;
         for (key, kind) in [("proxy", self.preference.proxy), ("judge", self.preference.judge)] {

@@ -99,7 +99,7 @@ pub(super) fn run(
     session.progress.begin(&format!("{}, seed {}", cell.name, cell.seed), "iteration", n_iterations);
     session.progress.skip(done);
     if done == 0 {
-        let begun = evaluate(config, setting, session, &policy.valid(), seed, 0)?;
+        let begun = it.start(setting, session, &policy)?;
         session.put(&cell.key(), &vec![begun])?;
     }
     while done < n_iterations {
@@ -119,6 +119,24 @@ pub(super) fn run(
 }
 
 impl Loop<'_> {
+    /// The start policy's figures, measured and logged once a seed.
+    fn start(
+        &self,
+        setting: &mut Setting,
+        session: &mut Session,
+        policy: &Decoder,
+    ) -> Result<Evaluation, Error> {
+        let key = format!("start/seed={}", self.cell.seed);
+        if let Some(known) = session.get::<Evaluation>(&key)? {
+            return Ok(known);
+        }
+        let started = Instant::now();
+        let shown = evaluate(self.config, setting, session, &policy.valid(), self.seed, 0)?;
+        log_evaluation(session, &format!("rspo/start/seed={}/eval", self.cell.seed), &shown, started)?;
+        session.put(&key, &shown)?;
+        Ok(shown)
+    }
+
     /// Sample, compare, learn, measure.
     fn iteration(
         &self,
@@ -237,15 +255,25 @@ impl Loop<'_> {
         }
         let started = Instant::now();
         let shown = evaluate(self.config, setting, session, &policy.valid(), self.seed, done)?;
-        let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
-        let values = values.chain([("iteration".to_owned(), done as f64)]).collect();
-        let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
-        session.log(&format!("{}/eval", self.cell.phase()), values, times)?;
+        log_evaluation(session, &format!("{}/eval", self.cell.phase()), &shown, started)?;
         let mut all: Vec<Evaluation> = session.get(&self.cell.key())?.unwrap_or_default();
         all.retain(|e| e.iteration < done);
         all.push(shown);
         session.put(&self.cell.key(), &all)
     }
+}
+
+/// A line of `steps.jsonl`.
+fn log_evaluation(
+    session: &mut Session,
+    phase: &str,
+    shown: &Evaluation,
+    started: Instant,
+) -> Result<(), Error> {
+    let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
+    let values = values.chain([("iteration".to_owned(), shown.iteration as f64)]).collect();
+    let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
+    session.log(phase, values, times)
 }
 
 /// The numbers of a record by name; what it leaves open is left out.

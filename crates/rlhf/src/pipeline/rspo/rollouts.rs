@@ -25,6 +25,9 @@ use crate::pipeline::session::Session;
 /// of `f32`, nothing else.
 const MISMATCH: f64 = 1e-3;
 
+/// Prompts that are answered before anybody looks whether a stop was asked for.
+const PROMPTS_AT_ONCE: usize = 128;
+
 /// What an iteration, or a part of it, learns from.
 pub(super) struct Material {
     /// One or more a prompt.
@@ -96,6 +99,7 @@ pub(super) fn material(
         None => BTreeMap::new(),
     };
     timed("rollout", started);
+    going_on(session)?;
     let started = Instant::now();
     let mut figures = figures(&drawn);
     let mut examples = match &opponents {
@@ -110,6 +114,7 @@ pub(super) fn material(
         },
     };
     timed("compare", started);
+    going_on(session)?;
     let started = Instant::now();
     let cut = it.cut(setting);
     let anchors = it.variant.method.anchors();
@@ -169,14 +174,27 @@ fn draw(
         Drawn::Policy(_) => "rollout",
         Drawn::Opponent(_) => "rollout/opponent",
     };
-    let random = |p: usize, s: usize| stream(it.seed, purpose, t, (prompts[p].index as u64) << 32 | s as u64);
-    let rollouts = match who {
-        Drawn::Policy(policy) => generate(policy, &ids, &how, &random, &session.plain),
-        Drawn::Opponent(mixture) => generate_mixture(mixture, &ids, &how, &random, &session.plain),
+    let mut rollouts: Vec<Rollout> = Vec::with_capacity(prompts.len() * k);
+    for (i, part) in ids.chunks(PROMPTS_AT_ONCE).enumerate() {
+        going_on(session)?;
+        let first = i * PROMPTS_AT_ONCE;
+        let random = |p: usize, s: usize| {
+            stream(it.seed, purpose, t, (prompts[first + p].index as u64) << 32 | s as u64)
+        };
+        let new = match who {
+            Drawn::Policy(policy) => generate(policy, part, &how, &random, &session.plain),
+            Drawn::Opponent(mixture) => generate_mixture(mixture, part, &how, &random, &session.plain),
+        }
+        .map_err(|e| Error::Failed(format!("step {}: rollout: {e}", session.step() + 1)))?;
+        rollouts.extend(new.into_iter().map(|r| Rollout { prompt: first + r.prompt, ..r }));
     }
-    .map_err(|e| Error::Failed(format!("step {}: rollout: {e}", session.step() + 1)))?;
     let answers = rollouts.iter().map(|r| answer(it.config.selfplay.trim, &setting.ground, r)).collect();
     Ok(Answers { rollouts, answers })
+}
+
+/// The policy between two iterations is saved already: a stop that was asked for needs nothing more.
+fn going_on(session: &Session) -> Result<(), Error> {
+    if session.asked_to_stop() { Err(session.stopped()) } else { Ok(()) }
 }
 
 /// One answer of the start policy to each prompt: the same one whenever the prompt comes again.
