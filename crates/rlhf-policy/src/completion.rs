@@ -137,9 +137,25 @@ impl Completions {
     /// As [`Batch::new`], and unless `temperature` is positive and finite.
     #[track_caller]
     pub fn new(policy: &Decoder, sequences: &[&Sequence], temperature: f64, pad: u32) -> Self {
+        let all: Vec<usize> = (0..policy.model.layers.len()).collect();
+        Self::through(policy, &all, sequences, temperature, pad)
+    }
+
+    /// As [`Completions::new`], through the blocks of these indices only, in the order given.
+    ///
+    /// # Panics
+    /// As [`Completions::new`], and on an index of no block.
+    #[track_caller]
+    pub fn through(
+        policy: &Decoder,
+        blocks: &[usize],
+        sequences: &[&Sequence],
+        temperature: f64,
+        pad: u32,
+    ) -> Self {
         let device = policy.device();
         let batch = Batch::new(sequences, pad, 1, &device);
-        let hidden = batch.scored(policy.flat_hidden(batch.tokens.clone()));
+        let hidden = batch.scored(policy.flat_hidden_through(batch.tokens.clone(), blocks));
         let logp = policy.target_logps(hidden.clone(), batch.targets.clone(), temperature);
         let on_graph = device.is_autodiff();
         Self {
@@ -220,6 +236,23 @@ fn laid_out(logp: Tensor<1>, counts: &[usize]) -> Tokens {
 #[track_caller]
 pub fn logps(policy: &Decoder, sequences: &[&Sequence], temperature: f64, cut: &Cut) -> Vec<Vec<f64>> {
     let of = |rows: &[&Sequence]| Completions::new(policy, rows, temperature, cut.pad).host_logp();
+    cut.of(sequences).flat_map(of).collect()
+}
+
+/// As [`logps`], through the blocks of these indices only: what a rollout of a part of the model drew from.
+///
+/// # Panics
+/// As [`Completions::through`].
+#[track_caller]
+pub fn logps_through(
+    policy: &Decoder,
+    blocks: &[usize],
+    sequences: &[&Sequence],
+    temperature: f64,
+    cut: &Cut,
+) -> Vec<Vec<f64>> {
+    let of =
+        |rows: &[&Sequence]| Completions::through(policy, blocks, rows, temperature, cut.pad).host_logp();
     cut.of(sequences).flat_map(of).collect()
 }
 

@@ -97,9 +97,16 @@ impl Decoder {
 
     /// Final hidden states with rows and columns on one axis: `tokens [B, T] -> [B · T, hidden]`.
     pub fn flat_hidden(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        let hidden = self.model.hidden(tokens);
-        let [b, t, d] = hidden.dims();
-        hidden.reshape([b * t, d])
+        flat(self.model.hidden(tokens))
+    }
+
+    /// As [`Decoder::flat_hidden`], through the blocks of these indices only, in the order given.
+    ///
+    /// # Panics
+    /// As [`Trunk::hidden_through`].
+    #[track_caller]
+    pub fn flat_hidden_through(&self, tokens: Tensor<2, Int>, blocks: &[usize]) -> Tensor<2> {
+        flat(self.model.hidden_through(tokens, blocks))
     }
 
     /// The logits at chosen positions only: `tokens [B, T]`, `positions [M]` into the flattened
@@ -126,6 +133,11 @@ impl Decoder {
     pub fn hidden_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         self.model.hidden_cached(tokens, cache)
     }
+}
+
+fn flat(hidden: Tensor<3>) -> Tensor<2> {
+    let [b, t, d] = hidden.dims();
+    hidden.reshape([b * t, d])
 }
 
 impl PolicyModel for Decoder {

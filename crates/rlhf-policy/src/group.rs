@@ -7,10 +7,9 @@
 
 use burn::tensor::Tensor;
 use rlhf_core::error::NumError;
-use rlhf_core::loss::grpo::{GrpoConfig, GrpoTokens, grpo};
 use rlhf_core::loss::ppo_clip::PpoClipConfig;
 use rlhf_core::loss::rloo::rloo;
-use rlhf_core::mask::{normalise, per_token, sequence_sum};
+use rlhf_core::mask::{normalise, sequence_sum};
 use rlhf_core::preset::{Normaliser, StepCounts};
 use serde::Serialize;
 
@@ -18,6 +17,7 @@ use crate::batch::Sequence;
 use crate::completion::{Completions, Cut, Tokens, backward, host, mean_of, vector};
 use crate::decoder::Decoder;
 use crate::optim::Grads;
+use crate::surrogate::{GroupLoss, Told};
 
 /// A sampled completion with what its group says of it.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,10 @@ pub struct Rollout<'a> {
     pub old_logp: Option<&'a [f64]>,
     /// That of the reference; none where no KL is paid in the loss.
     pub reference_logp: Option<&'a [f64]>,
+    /// w ≥ 0, one number a token, where another model drew it
+    /// ([`off_policy`](rlhf_core::host::off_policy)): the surrogate of the token counts w times, its KL
+    /// once, as with TRL's `importance_sampling_ratio`. None is 1 for all.
+    pub weight: Option<&'a [f64]>,
     /// A: by how much it is better than its siblings.
     pub advantage: f64,
 }
@@ -35,8 +39,8 @@ pub struct Rollout<'a> {
 /// Numbers of [`grpo_gradients`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GrpoStep {
-    /// The loss of a token.
-    pub loss: GrpoConfig,
+    /// The loss of a token; a [`GrpoConfig`](rlhf_core::loss::grpo::GrpoConfig) is one.
+    pub loss: GroupLoss,
     /// What the sum over tokens is divided by. Where that is a micro-batch's own, the micro-batches
     /// are weighted by their rows.
     pub normaliser: Normaliser,
@@ -94,14 +98,15 @@ pub struct GroupRecord {
     pub num_tokens: usize,
 }
 
-/// The gradient of one window by tokens: [`grpo`] under the step's normaliser.
+/// The gradient of one window by tokens: its loss under the step's normaliser. A micro-batch that scores no
+/// token adds nothing.
 ///
 /// # Errors
 /// A window without completions or tokens, or a longest completion of 0 tokens where it counts.
 ///
 /// # Panics
-/// On a micro-batch that scores no token, or lists of log-probabilities that are not one number a
-/// token or are there for some rollouts only.
+/// On lists of numbers that are not one a token or are there for some rollouts only, a weight below 0, or no
+/// reference where β > 0.
 #[track_caller]
 pub fn grpo_gradients(
     policy: &Decoder,
@@ -109,26 +114,30 @@ pub fn grpo_gradients(
     step: &GrpoStep,
     cut: &Cut,
 ) -> Result<(Grads, GroupRecord), NumError> {
-    let how = step.normaliser.of_step(StepCounts {
-        n_tokens: window.iter().map(|r| r.sequence.n_targets()).sum(),
-        n_sequences: window.len(),
-        max_completion_length: step.max_completion_length,
-    })?;
-    let (mut total, mut seen) = (Grads::default(), Seen::new(step.loss.clip));
+    let n_tokens = window.iter().map(|r| r.sequence.n_targets()).sum();
+    if n_tokens == 0 {
+        return Err(NumError { what: "window", expected: "a scored token", found: 0.0 });
+    }
+    let max_completion_length = step.max_completion_length;
+    let counts = StepCounts { n_tokens, n_sequences: window.len(), max_completion_length };
+    let how = step.normaliser.of_step(counts)?;
+    let (mut total, mut seen) = (Grads::default(), Seen::new(step.loss.surrogate.range()));
     for rollouts in cut.of(window) {
+        if rollouts.iter().all(|r| r.sequence.n_targets() == 0) {
+            seen.lengths.extend(rollouts.iter().map(|_| 0));
+            continue;
+        }
         let completions = read(policy, rollouts, step.temperature, cut);
         let tokens = &completions.tokens;
         let [_, c] = tokens.logp.dims();
-        let out = grpo(
-            step.loss,
-            GrpoTokens {
-                logp: tokens.logp.clone(),
-                old_logp: old_logp(tokens, rollouts),
-                reference_logp: table(tokens, rollouts, "reference_logp", |r| r.reference_logp),
-                advantage: per_token(advantages(rollouts, tokens), c),
-            },
-            &tokens.mask,
-        );
+        let told = Told {
+            logp: tokens.logp.clone(),
+            old_logp: old_logp(tokens, rollouts),
+            reference_logp: table(tokens, rollouts, "reference_logp", |r| r.reference_logp),
+            weight: weights(tokens, rollouts),
+            advantage: advantages(rollouts, tokens),
+        };
+        let out = step.loss.tokens(told, &tokens.mask);
         let weight = match step.normaliser {
             Normaliser::SequenceMean | Normaliser::BatchTokens => rollouts.len() as f64 / window.len() as f64,
             Normaliser::StepTokens | Normaliser::StepBudget | Normaliser::StepSequences => 1.0,
@@ -150,7 +159,8 @@ pub fn grpo_gradients(
 /// The gradient of one window by completions: the mean of [`rloo`].
 ///
 /// # Panics
-/// As [`grpo_gradients`], and on an empty window.
+/// As [`grpo_gradients`], on an empty window, a micro-batch that scores no token, and on weights: a completion
+/// has one ratio.
 #[track_caller]
 pub fn rloo_gradients(
     policy: &Decoder,
@@ -159,7 +169,11 @@ pub fn rloo_gradients(
     cut: &Cut,
 ) -> (Grads, GroupRecord) {
     assert!(!window.is_empty(), "rloo: no rollout");
-    let (mut total, mut seen) = (Grads::default(), Seen::new(step.clip));
+    assert!(window.iter().all(|r| r.weight.is_none()), "rloo: weight: expected none, found some");
+    let (mut total, mut seen) = (
+        Grads::default(),
+        Seen::new([1.0 - step.clip.epsilon_low.get(), 1.0 + step.clip.epsilon_high.get()]),
+    );
     for rollouts in cut.of(window) {
         let completions = read(policy, rollouts, step.temperature, cut);
         let tokens = &completions.tokens;
@@ -190,6 +204,13 @@ fn old_logp(tokens: &Tokens, rollouts: &[Rollout<'_>]) -> Tensor<2> {
     table(tokens, rollouts, "old_logp", |r| r.old_logp).unwrap_or_else(|| tokens.logp.clone().detach())
 }
 
+#[track_caller]
+fn weights(tokens: &Tokens, rollouts: &[Rollout<'_>]) -> Option<Tensor<2>> {
+    let below = |w: &[f64]| w.iter().any(|w| *w < 0.0);
+    assert!(!rollouts.iter().filter_map(|r| r.weight).any(below), "group: weight: expected none below 0");
+    table(tokens, rollouts, "weight", |r| r.weight)
+}
+
 /// Lists of all rollouts as one table; none where no rollout has one.
 #[track_caller]
 fn table<'a>(
@@ -211,7 +232,8 @@ fn table<'a>(
 
 /// Numbers of a window, gathered over its micro-batches.
 struct Seen {
-    clip: PpoClipConfig,
+    /// Ratios below and above count as clipped.
+    range: [f64; 2],
     loss: f64,
     kl: f64,
     entropy: Vec<f64>,
@@ -225,9 +247,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(clip: PpoClipConfig) -> Self {
+    fn new(range: [f64; 2]) -> Self {
         Self {
-            clip,
+            range,
             loss: 0.0,
             kl: 0.0,
             entropy: Vec::new(),
@@ -248,7 +270,7 @@ impl Seen {
 
     /// The ratios of one completion.
     fn ratios(&mut self, ratios: &[f64], advantage: f64) {
-        let (low, high) = (1.0 - self.clip.epsilon_low.get(), 1.0 + self.clip.epsilon_high.get());
+        let [low, high] = self.range;
         let n_low = ratios.iter().filter(|r| **r < low && advantage < 0.0).count();
         let n_high = ratios.iter().filter(|r| **r > high && advantage > 0.0).count();
         self.n_ratios += ratios.len();

@@ -27,6 +27,7 @@ pub mod reward_model;
 pub mod rope;
 pub mod sft;
 pub mod superhf;
+pub mod surrogate;
 pub mod tokenizer;
 pub mod trim;
 pub mod weights;

@@ -24,6 +24,32 @@ pub enum Error {
         /// NaN or infinity.
         found: f64,
     },
+    /// A prompt whose answer is not known.
+    #[error("{what}: expected a known answer to the prompt {prompt:?}, found none")]
+    NoAnswer {
+        /// The verifier.
+        what: &'static str,
+        /// The prompt.
+        prompt: String,
+    },
+    /// A known answer that a verifier cannot use.
+    #[error("{what}: answer to the prompt {prompt:?}: expected a number, found {found}")]
+    Answer {
+        /// The verifier.
+        what: &'static str,
+        /// The prompt.
+        prompt: String,
+        /// The answer as it was given.
+        found: String,
+    },
+    /// A part of a weighted reward that failed.
+    #[error("reward {name:?}: {message}")]
+    Part {
+        /// The part's name.
+        name: String,
+        /// Its own words.
+        message: String,
+    },
     /// A record of a table of judged pairs.
     #[error("record {line}: {field}: expected {expected}, found {found}")]
     Record {

@@ -18,3 +18,4 @@ pub mod linear;
 pub mod oracle;
 pub mod pairwise;
 pub mod shape;
+pub mod verify;

@@ -223,7 +223,7 @@ struct Compare {
 #[derive(Debug, Args)]
 struct Bench {
     /// sft, dpo, dpo-cached, reward, logprobs, generate, generate-greedy, generate-shared, grpo, start; all
-    /// by default
+    /// by default. generate-deep and generate-nested (28 blocks, without and with 4 left out) when named
     workloads: Vec<String>,
     /// A model folder; by default a scratch Llama of ten million parameters
     #[arg(long)]

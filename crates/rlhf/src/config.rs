@@ -17,7 +17,11 @@ pub use pipelines::*;
 use crate::error::Error;
 
 /// The files under `pipelines/`, by name.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 10] = [
+    ("grpo", include_str!("../../../pipelines/grpo.toml")),
+    ("nested-reft", include_str!("../../../pipelines/nested-reft.toml")),
+    ("nested-reft-descriptions", include_str!("../../../pipelines/nested-reft-descriptions.toml")),
+    ("nested-reft-word-problems", include_str!("../../../pipelines/nested-reft-word-problems.toml")),
     ("reward", include_str!("../../../pipelines/reward.toml")),
     ("reward-arguments", include_str!("../../../pipelines/reward-arguments.toml")),
     ("rspo", include_str!("../../../pipelines/rspo.toml")),
@@ -89,6 +93,11 @@ pub fn load(name_or_path: &str, overrides: &Overrides) -> Result<Effective, Erro
             config.check()?;
             Pipeline::Superhf(Box::new(config))
         }
+        Some("grpo") => {
+            let config: GrpoPipeline = typed(&table, &place, &text, overrides)?;
+            config.check()?;
+            Pipeline::Grpo(Box::new(config))
+        }
         Some("rspo") => {
             variants::<Variant>(&table, &place, overrides)?;
             let config: RspoPipeline = typed(&table, &place, &text, overrides)?;
@@ -102,7 +111,7 @@ pub fn load(name_or_path: &str, overrides: &Overrides) -> Result<Effective, Erro
         }
         other => {
             let found = other.unwrap_or("nothing").to_owned();
-            return Err(Error::config(place, "pipeline", "superhf, rspo or reward", found));
+            return Err(Error::config(place, "pipeline", "superhf, rspo, grpo or reward", found));
         }
     };
     Ok(Effective { pipeline, text: effective_text(&table)? })

@@ -15,6 +15,8 @@ use crate::error::Error;
 use crate::pipeline::superhf::Cell;
 use crate::task::{Example, Pair, TaskData};
 
+mod grpo;
+
 /// Bytes of a parameter while it is trained: weight, gradient, two moments, and the copy on the
 /// plain device.
 const TRAINED: usize = 5 * 4;
@@ -33,6 +35,7 @@ const CHARACTERS_A_TOKEN: f64 = 3.5;
 pub fn plan(effective: &Effective) -> Result<Vec<String>, Error> {
     match &effective.pipeline {
         Pipeline::Superhf(config) => superhf(config),
+        Pipeline::Grpo(config) => grpo::plan(config),
         Pipeline::Rspo(config) => rspo(config),
         Pipeline::Reward(config) => reward(config),
     }
@@ -136,7 +139,7 @@ struct Basis {
 fn basis(c: &Common<'_>, device: &str, threads: usize) -> Result<Basis, Error> {
     let plain = device::named(device)?;
     device::threads(threads)?;
-    let data = crate::pipeline::ground::task_data(c.task, c.seed)?;
+    let data = crate::pipeline::ground::task_data(c.task, c.verifier, c.seed)?;
     let decoder = if c.policy.path.is_empty() {
         c.policy.decoder(c.policy.vocab_size.get(), 0, 1)?
     } else {

@@ -18,6 +18,7 @@ mod scratch;
 mod streams;
 mod superhf;
 mod support;
+mod surrogates;
 mod tokenizer_golden;
 mod trainers;
 mod windows;

@@ -261,6 +261,7 @@ fn rollouts<'a>(all: &'a [Sequence], old: Option<&'a [Vec<f64>]>, advantages: &[
         sequence: &all[i],
         old_logp: old.map(|o| o[i].as_slice()),
         reference_logp: None,
+        weight: None,
         advantage: *a,
     };
     advantages.iter().enumerate().map(rollout).collect()
@@ -268,7 +269,7 @@ fn rollouts<'a>(all: &'a [Sequence], old: Option<&'a [Vec<f64>]>, advantages: &[
 
 fn grpo_step(normaliser: Normaliser, kl: f64) -> GrpoStep {
     let loss = GrpoConfig::new(weight(0.2), weight(kl));
-    GrpoStep { loss, normaliser, max_completion_length: 8, temperature: 1.0 }
+    GrpoStep { loss: loss.into(), normaliser, max_completion_length: 8, temperature: 1.0 }
 }
 
 fn grpo(policy: &Decoder, window: &[Rollout<'_>], step: &GrpoStep, micro: usize) -> (Grads, GroupRecord) {

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod nested;
+
 fn out(text: &str) -> Value {
     run("b.json", text).expect("a good bandit")
 }
@@ -107,7 +109,7 @@ fn named_rewards_are_measured_but_do_not_select() {
 
 /// A bandit at fault, and what is said of it.
 const ERRORS: [(&str, &str); 15] = [
-    (r#"{"task":"tpo"}"#, "task: expected one of superhf, found `tpo`"),
+    (r#"{"task":"tpo"}"#, "task: expected one of superhf, nested, found `tpo`"),
     ("{}", "task: expected a text, found nothing"),
     ("[1]", "(file): expected a JSON object, found [1]"),
     (

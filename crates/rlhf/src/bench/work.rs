@@ -24,6 +24,7 @@ use rlhf_policy::reward_model::{self, RewardPair};
 use rlhf_policy::sft;
 
 use super::Workload;
+use super::deep::{Deep, SKIPPED};
 use super::start::Start;
 use crate::error::Error;
 use crate::pipeline::models::{classifier_from, load_decoder, scratch_decoder};
@@ -56,6 +57,7 @@ pub(super) struct Bench {
     trained: Option<(Decoder, AdamW)>,
     reward: Option<(Classifier, AdamW)>,
     start: Option<Start>,
+    deep: Option<Deep>,
     device: Device,
     step: u64,
 }
@@ -71,7 +73,8 @@ impl Bench {
             None => scratch_decoder(&config, 0, device)?,
         };
         let device = device.clone();
-        Ok(Self { config, start_policy, trained: None, reward: None, start: None, device, step: 0 })
+        let (trained, reward, start, deep) = (None, None, None, None);
+        Ok(Self { config, start_policy, trained, reward, start, deep, device, step: 0 })
     }
 
     pub(super) fn once(&mut self, workload: Workload) -> Result<Done, Error> {
@@ -86,6 +89,14 @@ impl Bench {
             Workload::GenerateGreedy => self.generate(0.0)?,
             Workload::GenerateShared => self.generate_shared()?,
             Workload::Grpo => self.grpo()?,
+            Workload::GenerateDeep => {
+                let step = self.step;
+                self.deep()?.generate(0, step)?
+            }
+            Workload::GenerateNested => {
+                let step = self.step;
+                self.deep()?.generate(SKIPPED, step)?
+            }
             Workload::Start => {
                 if self.start.is_none() {
                     self.start = Some(Start::new(&self.config, &self.start_policy)?);
@@ -95,6 +106,15 @@ impl Bench {
             }
         };
         Ok(Done { tokens, seconds: None })
+    }
+
+    /// The deep model, made when first asked for.
+    fn deep(&mut self) -> Result<&Deep, Error> {
+        let deep = match self.deep.take() {
+            Some(deep) => deep,
+            None => Deep::new(&self.device)?,
+        };
+        Ok(self.deep.insert(deep))
     }
 
     /// Random tokens above the special ones.
@@ -242,11 +262,12 @@ impl Bench {
                 sequence,
                 old_logp: None,
                 reference_logp: None,
+                weight: None,
                 advantage,
             })
             .collect();
         let step = GrpoStep {
-            loss: recipe.loss,
+            loss: recipe.loss.into(),
             normaliser: recipe.normaliser,
             max_completion_length: NEW_TOKENS,
             temperature: 1.0,

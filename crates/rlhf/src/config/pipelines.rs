@@ -13,12 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::OnBadRecord;
 use crate::error::Error;
+use crate::task::descriptions::{Split, Venue};
 
 /// What `rlhf run` can run.
 #[derive(Debug, Clone)]
 pub enum Pipeline {
     /// Sample, score, keep the best, fine-tune.
     Superhf(Box<SuperhfPipeline>),
+    /// Reinforcement on verifiable rewards: sample groups, verify, update; rollouts of the whole policy or of a
+    /// part of its blocks.
+    Grpo(Box<GrpoPipeline>),
     /// Self-play: sample, compare, learn from win rates.
     Rspo(Box<RspoPipeline>),
     /// A reward model with held-out accuracy.
@@ -37,9 +41,11 @@ macro_rules! section {
 }
 
 // Below the macro, which it uses.
+mod grpo;
 mod reward;
 mod rspo;
 
+pub use grpo::*;
 pub use reward::*;
 pub use rspo::*;
 
@@ -84,6 +90,8 @@ pub struct Common<'a> {
     pub seed: u64,
     /// Prompts, references, comparisons.
     pub task: &'a TaskSection,
+    /// What verifiable tasks ask; none in a pipeline that learns from comparisons.
+    pub verifier: Option<&'a VerifierSection>,
     /// The language model.
     pub policy: &'a PolicySection,
     /// Optimiser numbers of every phase.
@@ -126,6 +134,7 @@ impl SuperhfPipeline {
         Common {
             seed: self.seed,
             task: &self.task,
+            verifier: None,
             policy: &self.policy,
             adam: &self.adam,
             sft: &self.sft,
@@ -158,7 +167,36 @@ pub enum TaskName {
     Ratings,
     /// The user's own files.
     Files,
+    /// The user's own questions with numbers for answers.
+    Answers,
+    /// Sums and differences with verifiable results, made from the seed.
+    Arithmetic,
+    /// E2E's restaurants with a rule that checks what a text tells.
+    Descriptions,
+    /// Masked word problems whose equations are executed.
+    WordProblems,
 }
+
+impl TaskName {
+    /// Whether a rule checks the answers, so that a pipeline needs no comparisons.
+    pub fn is_verifiable(self) -> bool {
+        matches!(self, Self::Answers | Self::Arithmetic | Self::Descriptions | Self::WordProblems)
+    }
+}
+
+section!(
+    /// `[verifier]`: what the verifiable tasks ask beside `[task]`.
+    VerifierSection {
+        /// Most digits of an operand.
+        n_digits: NonZeroUsize,
+        /// Share of the examples with a slip.
+        fault_share: Prob,
+        /// Which descriptions evaluate.
+        split: Split,
+        /// Whether the descriptions' rule has its hole.
+        venue: Venue,
+    }
+);
 
 section!(
     /// `[task]`.
@@ -294,6 +332,8 @@ section!(
         weight_decay: Weight,
         /// Clipping.
         max_grad_norm: Bound,
+        /// Probability that a step leaves a block out; the first and the last always stay.
+        layer_drop: Prob,
     }
 );
 

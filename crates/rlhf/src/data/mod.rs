@@ -212,6 +212,31 @@ pub fn ratings(path: impl AsRef<Path>, layout: &Layout, scale: Scale) -> Result<
     Records::open(path, layout, &fields, Box::new(move |cells| records::rating(cells, &scale)))
 }
 
+/// A cell of a [`table`] that a record cannot be made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Place of the cell's column among those asked for.
+    pub column: usize,
+    /// What is accepted.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+/// The rows of `path` as records that `make` builds from the cells of `columns`, in their order. The cells are
+/// text. For the layouts of single data sets; for prompts, preferences and ratings see above.
+///
+/// # Errors
+/// As [`prompts`]. What `make` refuses is a record at fault, with its line and column.
+pub fn table<T: 'static>(
+    path: impl AsRef<Path>,
+    columns: &'static [&'static str],
+    make: fn(&[&str]) -> Result<T, Misfit>,
+) -> Result<Records<T>, Error> {
+    let parse = move |cells: &Cells<'_>| records::of_table(cells, columns, make);
+    Records::open(path.as_ref(), &Layout::default(), columns, Box::new(parse))
+}
+
 impl<T> Records<T> {
     fn open(path: &Path, layout: &Layout, fields: &[&str], parse: Parse<T>) -> Result<Self, Error> {
         let path = &crate::hub::data(path)?;

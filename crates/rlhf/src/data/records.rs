@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Layout;
 use super::fault::{Fault, describe, quote};
 use super::rows::{Row, RowKind};
 use super::transcript::{self, LastTurn, Message, Parting};
+use super::{Layout, Misfit};
 
 /// Something to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +219,16 @@ impl Said<'_> {
             Said::Turns(turns) => transcript::render(&turns),
         }
     }
+}
+
+/// What `make` builds from the cells of `columns`.
+pub(super) fn of_table<T>(
+    cells: &Cells<'_>,
+    columns: &[&str],
+    make: fn(&[&str]) -> Result<T, Misfit>,
+) -> Result<T, Fault> {
+    let texts = columns.iter().map(|column| cells.text(column)).collect::<Result<Vec<&str>, Fault>>()?;
+    make(&texts).map_err(|misfit| cells.fault(columns[misfit.column], misfit.expected, misfit.found))
 }
 
 /// `prompt`, else `messages`, else `question`.

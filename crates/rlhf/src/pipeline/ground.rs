@@ -13,15 +13,16 @@ use rlhf_policy::decoder::Decoder;
 use rlhf_policy::sft;
 use rlhf_policy::tokenizer::Tokenizer;
 
-use crate::config::{Common, TaskName, TaskSection};
+use crate::config::{Common, TaskName, TaskSection, VerifierSection};
 use crate::data::{Given, Scale};
 use crate::error::Error;
 use crate::pipeline::fit::{FitPlan, Shown, fit};
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
+use crate::task::arithmetic::Difficulty;
 use crate::task::files::{self, Files};
 use crate::task::ratings::{self, RatingsFile};
-use crate::task::{Sizes, TaskData, restaurants};
+use crate::task::{Sizes, TaskData, answers, arithmetic, descriptions, restaurants, word_problems};
 
 /// Sequences a forward pass when nothing is learned.
 const EVAL_ROWS: usize = 64;
@@ -54,7 +55,7 @@ impl Ground {
     /// # Errors
     /// Data or a model folder that cannot be used, a prompt that leaves no room for its completion.
     pub fn prepare(config: &Common<'_>, session: &Session) -> Result<Self, Error> {
-        let mut data = task_data(config.task, config.seed)?;
+        let mut data = task_data(config.task, config.verifier, config.seed)?;
         if data.eval_prompts.len() < 2 {
             let expected = "at least 2, since self-similarity compares answers to different prompts";
             let found = data.eval_prompts.len().to_string();
@@ -153,27 +154,24 @@ pub fn existing(key: &str, path: &str) -> Result<(), Error> {
     Err(Error::config("config", key, "a file", format!("{path}, which does not exist")))
 }
 
-/// The texts of `[task]`.
+/// The texts of `[task]`; `verifier` is there where the pipeline learns from a rule.
 ///
 /// # Errors
-/// A file that cannot be read or has too little in it.
-pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Error> {
+/// A file that cannot be read or has too little in it; a verifiable task for a pipeline that learns from
+/// comparisons.
+pub fn task_data<'a>(
+    section: &'a TaskSection,
+    verifier: Option<&VerifierSection>,
+    seed: u64,
+) -> Result<TaskData, Error> {
     let sizes = Sizes {
         n_sft: section.n_sft.get(),
         n_preferences: section.n_preferences.get(),
         n_prompts: section.n_prompts.get(),
         n_eval_prompts: section.n_eval_prompts.get(),
     };
-    let files = [
-        ("path", &section.path),
-        ("sft_path", &section.sft_path),
-        ("preference_path", &section.preference_path),
-    ];
-    for (key, path) in files.into_iter().filter(|_| section.name != TaskName::Restaurants) {
-        existing(&format!("task.{key}"), path)?;
-    }
-    if section.name != TaskName::Restaurants && section.path.is_empty() {
-        return Err(Error::config("config", "task.path", "a file", "none"));
+    if !matches!(section.name, TaskName::Restaurants | TaskName::Arithmetic) {
+        check_files(section)?;
     }
     match section.name {
         TaskName::Restaurants => restaurants::restaurants(seed, &sizes),
@@ -201,7 +199,57 @@ pub fn task_data<'a>(section: &'a TaskSection, seed: u64) -> Result<TaskData, Er
             };
             files::files(seed, &sizes, &files)
         }
+        TaskName::Answers | TaskName::Arithmetic | TaskName::Descriptions | TaskName::WordProblems => {
+            let Some(verifier) = verifier else {
+                let expected = "restaurants, ratings or files: this pipeline learns from comparisons";
+                let found = "a task whose answers a rule checks";
+                return Err(Error::config("config", "task.name", expected, found));
+            };
+            verifiable(section, verifier, seed, &sizes)
+        }
     }
+}
+
+/// The texts of a task with a rule.
+fn verifiable(
+    section: &TaskSection,
+    verifier: &VerifierSection,
+    seed: u64,
+    sizes: &Sizes,
+) -> Result<TaskData, Error> {
+    let (path, on_bad_record) = (Path::new(&section.path), section.on_bad_record);
+    let second = (!section.sft_path.is_empty()).then(|| Path::new(&section.sft_path));
+    match section.name {
+        TaskName::Answers => answers::load(seed, sizes, path, on_bad_record),
+        TaskName::Descriptions => {
+            let (split, venue) = (verifier.split, verifier.venue);
+            let source = descriptions::Source { path, second, split, venue, on_bad_record };
+            descriptions::load(seed, sizes, &source)
+        }
+        TaskName::WordProblems => {
+            word_problems::load(seed, sizes, &word_problems::Source { path, second, on_bad_record })
+        }
+        _ => {
+            let difficulty = Difficulty { n_digits: verifier.n_digits, fault_share: verifier.fault_share };
+            arithmetic::arithmetic(seed, sizes, &difficulty)
+        }
+    }
+}
+
+/// The files that `[task]` names are there, its first one among them.
+fn check_files(section: &TaskSection) -> Result<(), Error> {
+    let files = [
+        ("path", &section.path),
+        ("sft_path", &section.sft_path),
+        ("preference_path", &section.preference_path),
+    ];
+    for (key, path) in files {
+        existing(&format!("task.{key}"), path)?;
+    }
+    if section.path.is_empty() {
+        return Err(Error::config("config", "task.path", "a file", "none"));
+    }
+    Ok(())
 }
 
 /// A policy as the phases hand it on: with autodiff for training.
@@ -223,7 +271,19 @@ impl Start {
 /// # Errors
 /// Whatever stops preparation or supervised fine-tuning.
 pub fn prepared(config: &Common<'_>, session: &mut Session) -> Result<(Ground, Start), Error> {
-    let mut ground = Ground::prepare(config, session)?;
+    let ground = Ground::prepare(config, session)?;
+    trained(ground, config, session)
+}
+
+/// As [`prepared`], from a ground that a pipeline looked at before anything is trained.
+///
+/// # Errors
+/// Whatever stops supervised fine-tuning.
+pub fn trained(
+    mut ground: Ground,
+    config: &Common<'_>,
+    session: &mut Session,
+) -> Result<(Ground, Start), Error> {
     for note in &ground.data.notes {
         session.progress.say(&format!("data: {note}"));
     }
@@ -258,9 +318,13 @@ fn sft(config: &Common<'_>, ground: &Ground, session: &mut Session) -> Result<St
         save_steps: config.save_steps,
     };
     let (micro, pad) = (c.micro_batch_size.get(), ground.tokenizer.pad());
-    let policy = fit(session, &plan, untrained, &mut |policy, _, rows| {
+    let n_blocks = ground.decoder.architecture().layers.len();
+    let policy = fit(session, &plan, untrained, &mut |policy, step, rows| {
         let window: Vec<&Sequence> = rows.iter().map(|r| &sequences[*r]).collect();
-        let (grads, loss) = sft::gradients(policy, &window, micro, pad);
+        // One set of blocks a step, whatever the micro-batches.
+        let mut random = stream(config.seed, "sft/layer_drop", step, 0);
+        let blocks = sft::kept_blocks(n_blocks, c.layer_drop, &mut random);
+        let (grads, loss) = sft::gradients_through(policy, &blocks, &window, micro, pad);
         let n = window.iter().map(|s| s.n_targets()).sum::<usize>() as f64;
         Shown { grads, values: BTreeMap::from([("loss".to_owned(), loss), ("num_tokens".to_owned(), n)]) }
     })?;
@@ -302,4 +366,49 @@ fn held_out_perplexity(ground: &Ground, policy: &Decoder) -> Option<[f64; 2]> {
     let (sum, n) = sft::evaluate(policy, &rows, EVAL_ROWS, ground.tokenizer.pad());
     let words: usize = all.iter().map(|(_, n)| n).sum();
     Some([(sum / n as f64).exp(), (sum / words as f64).exp()])
+}
+
+#[cfg(test)]
+mod tests {
+    use rlhf_core::number::Prob;
+
+    use super::*;
+    use crate::task::descriptions::{Split, Venue};
+
+    fn section(name: &str, path: &str) -> TaskSection {
+        let text = format!(
+            "name = {name:?}\npath = {path:?}\nsft_path = \"\"\npreference_path = \"\"\nn_sft = 20\nn_preferences = 1\n\
+             n_prompts = 10\nn_eval_prompts = 5\nprompt_words = 2\nrating_min = 0.0\nrating_max = 1.0\n\
+             on_bad_record = \"fail\""
+        );
+        toml::from_str(&text).expect("a section")
+    }
+
+    fn verifier() -> VerifierSection {
+        let n_digits = std::num::NonZeroUsize::new(2).expect("not 0");
+        VerifierSection { n_digits, fault_share: Prob::ZERO, split: Split::Official, venue: Venue::Checked }
+    }
+
+    #[test]
+    fn a_verifiable_task_needs_a_pipeline_with_a_verifier() {
+        let arithmetic = section("arithmetic", "");
+        let data = task_data(&arithmetic, Some(&verifier()), 0).expect("good sizes");
+        assert!(data.verify.is_some() && data.sft.len() == 20);
+        let error = task_data(&arithmetic, None, 0).expect_err("no verifier").to_string();
+        assert!(error.starts_with("config: task.name: expected restaurants, ratings or files"), "{error}");
+    }
+
+    #[test]
+    fn files_that_are_missing_are_named_by_key() {
+        for name in ["answers", "descriptions", "word_problems"] {
+            let message = |path| {
+                task_data(&section(name, path), Some(&verifier()), 0).expect_err("no file").to_string()
+            };
+            assert_eq!(message(""), "config: task.path: expected a file, found none");
+            assert_eq!(
+                message("/no.csv"),
+                "config: task.path: expected a file, found /no.csv, which does not exist"
+            );
+        }
+    }
 }

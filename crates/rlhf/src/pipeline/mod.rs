@@ -2,6 +2,7 @@
 
 pub mod fit;
 pub mod ground;
+pub mod grpo;
 pub mod models;
 mod page;
 pub mod preference;
@@ -43,6 +44,11 @@ pub fn run(effective: &Effective, out: &Path, start: Start) -> Result<Outcome, E
             let mut session = Session::open(out, &effective.text, start, &config.device, config.threads)?;
             session.keep(config.checkpoint.keep);
             superhf::run(config, session)
+        }
+        Pipeline::Grpo(config) => {
+            let mut session = Session::open(out, &effective.text, start, &config.device, config.threads)?;
+            session.keep(config.checkpoint.keep);
+            grpo::run(config, session)
         }
         Pipeline::Rspo(config) => {
             let mut session = Session::open(out, &effective.text, start, &config.device, config.threads)?;

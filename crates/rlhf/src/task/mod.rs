@@ -8,9 +8,18 @@
 use rand::{Rng, RngExt};
 use serde::Serialize;
 
+pub mod answers;
+pub mod arithmetic;
+pub mod descriptions;
 pub mod files;
 pub mod ratings;
 pub mod restaurants;
+#[cfg(test)]
+mod shared_tests;
+mod verify;
+pub mod word_problems;
+
+pub use verify::{Part, Verdict, Verify};
 
 /// How much of each kind a task gives, at most. From a file, 0 means all there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +73,8 @@ pub enum Gold {
     Restaurants,
     /// No rule is known: the judge, a reward model of other data and another kind, stands for it.
     Judge,
+    /// The rule that also trains: [`TaskData::verify`].
+    Verifier,
 }
 
 impl Gold {
@@ -71,7 +82,7 @@ impl Gold {
     pub fn rule(self) -> Option<restaurants::GoldReward> {
         match self {
             Self::Restaurants => Some(restaurants::GoldReward),
-            Self::Judge => None,
+            Self::Judge | Self::Verifier => None,
         }
     }
 }
@@ -103,6 +114,12 @@ pub struct TaskData {
     pub train_prompts: Vec<String>,
     /// Prompts that it is evaluated on; none is in `train_prompts`.
     pub eval_prompts: Vec<String>,
+    /// Human answers to each of `eval_prompts`, for BLEU; empty where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub eval_references: Vec<Vec<String>>,
+    /// The rule that checks a completion, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
     /// What was counted and left out, and what the gold reward is: for the report.
     pub notes: Vec<String>,
 }
@@ -123,6 +140,8 @@ impl TaskData {
             heldout_rated: Vec::new(),
             train_prompts: Vec::new(),
             eval_prompts: Vec::new(),
+            eval_references: Vec::new(),
+            verify: None,
             notes: Vec::new(),
         }
     }

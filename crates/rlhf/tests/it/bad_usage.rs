@@ -16,7 +16,7 @@ fn refused(args: &[&str], message: &str) {
 fn names_keys_and_values() {
     refused(
         &["run", "dpoo"],
-        "command line: NAME|CONFIG.toml: expected reward, reward-arguments, rspo, rspo-snippets, superhf, superhf-snippets or the path of a \
+        "command line: NAME|CONFIG.toml: expected grpo, nested-reft, nested-reft-descriptions, nested-reft-word-problems, reward, reward-arguments, rspo, rspo-snippets, superhf, superhf-snippets or the path of a \
          config file, found dpoo, which is neither",
     );
     refused(
@@ -78,10 +78,10 @@ fn config_files() {
     mine("base = \"superhf\"\n[sft\n").fails_with(2, &["mine.toml:2: (file): expected TOML, found "]);
     mine("base = \"nonsense\"\n").fails(
         2,
-        "mine.toml: base: expected one of reward, reward-arguments, rspo, \
-             rspo-snippets, superhf, superhf-snippets, found \"nonsense\"",
+        "mine.toml: base: expected one of grpo, nested-reft, nested-reft-descriptions, nested-reft-word-problems, \
+             reward, reward-arguments, rspo, rspo-snippets, superhf, superhf-snippets, found \"nonsense\"",
     );
-    mine("seed = 1\n").fails(2, "mine.toml: pipeline: expected superhf, rspo or reward, found nothing");
+    mine("seed = 1\n").fails(2, "mine.toml: pipeline: expected superhf, rspo, grpo or reward, found nothing");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod commands;
 mod files;
 mod folders;
 mod full_disk;
+mod grpo;
 mod interrupted;
 mod killed;
 mod rspo;

@@ -182,6 +182,7 @@ impl RspoPipeline {
             adam: &self.adam,
             sft: &self.sft,
             sampling: &self.sampling,
+            verifier: None,
             save_steps: self.checkpoint.save_steps,
         }
     }

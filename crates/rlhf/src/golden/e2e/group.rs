@@ -205,6 +205,7 @@ impl Generation {
             sequence: &self.sequences[i],
             old_logp: Some(&self.old[i]),
             reference_logp: reference.map(|r| r[i].as_slice()),
+            weight: None,
             advantage: self.advantages[i],
         };
         (0..self.sequences.len()).map(rollout).collect()
@@ -312,7 +313,7 @@ pub(super) fn grpo(run: &Run<'_>, mut settings: Settings) -> Result<Computed, St
     settings.done()?;
     let GrpoRecipe { advantage, loss, normaliser, .. } = recipe;
     let step = GrpoStep {
-        loss: GrpoConfig { clip: group.clip, beta: group.beta, ..loss },
+        loss: GrpoConfig { clip: group.clip, beta: group.beta, ..loss }.into(),
         normaliser,
         max_completion_length: group.max_completion_length,
         temperature: group.temperature,

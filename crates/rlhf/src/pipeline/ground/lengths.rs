@@ -1,6 +1,7 @@
 //! Which texts fit the model's context: those that do not are refused or counted, never cut in
 //! silence.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rlhf_policy::tokenizer::Tokenizer;
@@ -34,6 +35,7 @@ pub(super) fn fit_context(
     let for_rollouts = format!(
         "at most {room} tokens, since max_completion_length = {new} of {context} are the completion's"
     );
+    let asked = data.eval_prompts.clone();
     for prompts in [&mut data.train_prompts, &mut data.eval_prompts] {
         let n = keep(
             config,
@@ -48,6 +50,7 @@ pub(super) fn fit_context(
         )?;
         note(&mut data.notes, n, "prompts without room for a completion left out");
     }
+    keep_references(&asked, data);
     // One token of the answer at least must be learned.
     let most = context.saturating_sub(1);
     let for_answers =
@@ -85,6 +88,13 @@ fn note(notes: &mut Vec<String>, n: usize, what: &str) {
     }
 }
 
+/// Leaves out the human answers to evaluation prompts that were left out; `asked` are those before.
+fn keep_references(asked: &[String], data: &mut TaskData) {
+    let kept: HashSet<&String> = data.eval_prompts.iter().collect();
+    let mut asked = asked.iter();
+    data.eval_references.retain(|_| asked.next().is_some_and(|prompt| kept.contains(prompt)));
+}
+
 /// Refuses the first item at fault, or leaves all such out and says how many.
 fn keep<T>(
     config: &Common<'_>,
@@ -119,9 +129,27 @@ where
 
 /// The line of a user's file where a prompt stands.
 fn place(config: &Common<'_>, path: &str, prompt: &str) -> Option<usize> {
-    if config.task.name != TaskName::Files || path.is_empty() {
+    if !matches!(config.task.name, TaskName::Files | TaskName::Answers) || path.is_empty() {
         return None;
     }
     let mut records = data::prompts(Path::new(path), &Layout::default()).ok()?;
-    records.find_map(|r| r.ok().filter(|(_, r)| r.prompt == prompt).map(|(place, _)| place.line))
+    records
+        .find_map(|r| r.ok().filter(|(_, r)| r.prompt.trim() == prompt.trim()).map(|(place, _)| place.line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Sizes, restaurants};
+
+    #[test]
+    fn references_stay_beside_their_prompts() {
+        let sizes = Sizes { n_sft: 1, n_preferences: 1, n_prompts: 1, n_eval_prompts: 3 };
+        let mut data = restaurants::restaurants(0, &sizes).expect("good sizes");
+        let asked = data.eval_prompts.clone();
+        data.eval_references = asked.iter().map(|p| vec![p.clone()]).collect();
+        data.eval_prompts.remove(1);
+        keep_references(&asked, &mut data);
+        assert_eq!(data.eval_references, [vec![asked[0].clone()], vec![asked[2].clone()]]);
+    }
 }
