@@ -135,7 +135,7 @@ pub fn trained(
 /// Trains an oracle through `plan`, whose rows are `pairs`. Continues where an earlier process stopped.
 ///
 /// A cross-encoder learns in two passes through the plan: first its trunk and head as a reward by Bradley and
-/// Terry's law, then both answers at once, at [`JOINT_RATE`] of the learning rate.
+/// Terry's law, then both answers at once, at `JOINT_RATE` of the learning rate.
 ///
 /// # Errors
 /// A loss or gradient that is not finite, the disk, [`Error::Interrupted`] after saving, rows without
