@@ -261,20 +261,20 @@ pub(crate) fn backward<M: Module>(module: &M, loss: &Tensor<1>) -> Grads {
     Grads::of(module, &loss.backward())
 }
 
-/// A tensor's numbers on the host.
-pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+/// A tensor's numbers on the host, row by row.
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().convert::<f64>().try_into_vec().expect("converted to f64")
 }
 
 /// Numbers of the host as `[n]`.
-pub(crate) fn vector(values: impl Iterator<Item = f64>, device: &Device) -> Tensor<1> {
+pub fn vector(values: impl Iterator<Item = f64>, device: &Device) -> Tensor<1> {
     let values: Vec<f32> = values.map(|x| x as f32).collect();
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
-/// None of nothing.
-pub(crate) fn mean_of(x: &[f64]) -> Option<f64> {
+/// The mean; none of nothing.
+pub fn mean_of(x: &[f64]) -> Option<f64> {
     (!x.is_empty()).then(|| mean(x))
 }
 

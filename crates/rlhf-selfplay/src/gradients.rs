@@ -38,7 +38,6 @@ pub use forward::{ForwardReduction, ForwardSamples, ForwardStep, forward_samples
 pub use record::{PairStep, Record, ResponseStep};
 
 mod forward;
-mod numbers;
 mod pairs;
 mod record;
 mod responses;

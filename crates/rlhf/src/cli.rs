@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a pipeline: superhf, superhf-snippets, rspo, rspo-snippets, reward, reward-arguments, or a config file
+    /// Runs a pipeline: one of pipelines/ by its name (superhf, rspo, grpo, reward, …) or a config file
     Run(Run),
     /// Prints steps, tokens, memory and an estimate of time; runs nothing
     Plan(Configured),

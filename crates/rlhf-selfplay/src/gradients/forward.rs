@@ -13,12 +13,10 @@
 use rlhf_core::loss::rspo::rspo_forward_samples;
 use rlhf_core::number::Weight;
 use rlhf_policy::batch::Sequence;
-use rlhf_policy::completion::{Completions, Cut};
+use rlhf_policy::completion::{Completions, Cut, host};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::optim::Grads;
 use serde::{Deserialize, Serialize};
-
-use super::numbers::host;
 
 /// Numbers of [`forward_samples`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

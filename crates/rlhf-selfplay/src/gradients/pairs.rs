@@ -9,12 +9,11 @@ use rlhf_core::loss::rspo::{References, RspoLoss, rspo};
 use rlhf_core::loss::spin::spin;
 use rlhf_core::loss::sppo::sppo;
 use rlhf_core::pair::PairLoss;
-use rlhf_policy::completion::{Cut, Reference};
+use rlhf_policy::completion::{Cut, Reference, host, mean_of, vector};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::optim::Grads;
 use rlhf_policy::preference::{self, Pair, PairBatch};
 
-use super::numbers::{host, mean_of, vector};
 use super::record::PairStep;
 use crate::judged::Response;
 use crate::method::{Anchor, Method};

@@ -5,11 +5,10 @@ use rlhf_core::loss::nash_md::{NashMdLoss, nash_md};
 use rlhf_core::loss::rspo::{References, RspoConfig, rspo_response, rspo_response_scalar};
 use rlhf_core::loss::sppo::{SppoConfig, sppo_response, sppo_response_scalar};
 use rlhf_policy::batch::Sequence;
-use rlhf_policy::completion::{Completions, Cut, TokenMetrics, Tokens};
+use rlhf_policy::completion::{Completions, Cut, TokenMetrics, Tokens, host, mean_of, vector};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::optim::Grads;
 
-use super::numbers::{host, mean_of, vector};
 use super::record::ResponseStep;
 use crate::judged::Response;
 use crate::method::{Anchor, Method};

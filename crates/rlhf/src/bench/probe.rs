@@ -80,7 +80,7 @@ impl Probe {
     }
 
     fn score(&self) -> Result<usize, Error> {
-        let model = classifier_from(&self.config, None, 0, &self.device)?;
+        let model = classifier_from(&self.config, 1, None, 0, &self.device)?;
         let rows: Vec<Vec<u32>> = (0..ROWS.0).map(|i| self.row(i, LENGTHS.0 + LENGTHS.1)).collect();
         let scores = model.score_rows(&rows, 0, 64);
         debug_assert_eq!(scores.len(), rows.len());

@@ -194,7 +194,7 @@ impl Bench {
             Some(it) => it,
             None => {
                 let device = self.device.clone().autodiff();
-                (classifier_from(&self.config, None, 0, &device)?, AdamW::new(AdamWConfig::torch()))
+                (classifier_from(&self.config, 1, None, 0, &device)?, AdamW::new(AdamWConfig::torch()))
             }
         };
         let (grads, _) = reward_model::gradients(&model, &pairs, BradleyTerryConfig::default(), &Self::cut());

@@ -44,6 +44,7 @@ macro_rules! section {
 mod grpo;
 mod reward;
 mod rspo;
+mod variants;
 
 pub use grpo::*;
 pub use reward::*;

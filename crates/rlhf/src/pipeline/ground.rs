@@ -17,7 +17,7 @@ use crate::config::{Common, TaskName, TaskSection, VerifierSection};
 use crate::data::{Given, Scale};
 use crate::error::Error;
 use crate::pipeline::fit::{FitPlan, Shown, fit};
-use crate::pipeline::models;
+use crate::pipeline::models::{self, Language};
 use crate::pipeline::session::Session;
 use crate::task::arithmetic::Difficulty;
 use crate::task::files::{self, Files};
@@ -101,6 +101,17 @@ impl Ground {
         completion.push(self.tokenizer.eos());
         completion.truncate(self.decoder.max_position_embeddings().saturating_sub(prompt.len()));
         Sequence::new(&prompt, &completion)
+    }
+
+    /// Writes `model/`, with the weights that `phase` left behind, and `sft/`, the start policy.
+    ///
+    /// # Errors
+    /// The disk; a phase that left other weights.
+    pub fn save(&self, session: &Session, phase: &str) -> Result<(), Error> {
+        let policy = models::filled(self.prior.clone(), session.finished(phase).unwrap_or_default())?;
+        let language = Language { config: self.decoder.clone(), tokenizer: self.tokenizer.clone(), policy };
+        language.save(&session.paths().model())?;
+        Language { policy: self.prior.clone(), ..language }.save(&session.paths().root().join("sft"))
     }
 
     /// A prompt's tokens as a reward model reads them: none for an empty one.

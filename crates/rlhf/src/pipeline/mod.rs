@@ -10,6 +10,7 @@ pub mod reward;
 pub mod rspo;
 pub mod session;
 pub mod superhf;
+pub mod sweep;
 mod verdict;
 
 use std::path::Path;

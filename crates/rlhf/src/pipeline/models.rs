@@ -200,17 +200,18 @@ pub fn scratch_classifier(
     Ok(Classifier::with_labels(config, labels, &mut scratch(seed, config), device)?)
 }
 
-/// A reward model whose trunk is `trunk`'s, or scratch, and whose head is scratch.
+/// A classifier whose trunk is `trunk`'s, or scratch, and whose head, with `labels` rows, is scratch.
 ///
 /// # Errors
 /// A trunk of another shape.
 pub fn classifier_from(
     config: &DecoderConfig,
+    labels: usize,
     trunk: Option<&Decoder>,
     seed: u64,
     device: &Device,
 ) -> Result<Classifier, Error> {
-    let model = Classifier::build(config, &mut scratch(seed, config), device)?;
+    let model = scratch_classifier(config, labels, seed, device)?;
     let Some(trunk) = trunk else { return Ok(model) };
     let mut all = parameters(&model);
     for (name, tensor) in parameters(trunk) {

@@ -1,9 +1,12 @@
 //! What the reports of the pipelines share: figures over seeds, and the two files of a report.
 
-use rlhf_eval::report::{self, Cell, Point, Report};
+use rlhf_eval::report::{self, Answer, Cell, Point, Report, Sample, Samples, Section};
 use rlhf_eval::stats;
 
+use super::Outcome;
+use super::ground::Ground;
 use super::session::Session;
+use super::verdict::{self, Trend};
 use crate::error::Error;
 use crate::run::atomic;
 
@@ -58,6 +61,59 @@ pub(super) fn write(report: &Report, session: &Session) -> Result<(), Error> {
     let page = report::html(std::slice::from_ref(report)).map_err(failed)?;
     atomic::write(&session.paths().report_json(), json.as_bytes())?;
     atomic::write(&session.paths().report_html(), page.as_bytes())
+}
+
+/// Answers to the first prompts side by side: the start policy's, then those of each other column; of each answer
+/// its prompt and its text are given.
+pub(super) fn samples(
+    title: &str,
+    caption: String,
+    start: &[[String; 2]],
+    others: &[(String, &[[String; 2]])],
+) -> Section {
+    let columns = others.iter().map(|(name, _)| name.clone());
+    let columns = std::iter::once("start (SFT)".to_owned()).chain(columns).collect();
+    let rows = start.iter().enumerate().map(|(i, [prompt, text])| {
+        let after = others.iter().map(|(_, answers)| answers.get(i).map_or("", |answer| answer[1].as_str()));
+        let answers = std::iter::once(text.as_str()).chain(after);
+        let answers = answers.map(|text| Answer { text: visible(text), note: String::new() });
+        Sample { prompt: prompt.clone(), answers: answers.collect() }
+    });
+    let mut section = Section::new(title);
+    section.push(Samples { caption, columns, rows: rows.collect() });
+    section
+}
+
+/// What was counted while reading the data, and the start policy's perplexity on held-out text.
+///
+/// # Errors
+/// A checkpoint of another form.
+pub(super) fn data(ground: &Ground, session: &Session) -> Result<Section, Error> {
+    let mut section = Section::new("Data and models");
+    for note in &ground.data.notes {
+        section.paragraph(note.clone());
+    }
+    if let Some(p) = session.get::<f64>("sft/perplexity")? {
+        section.paragraph(format!("Held-out perplexity of the start policy: {p:.1} a token."));
+    }
+    if let Some(p) = session.get::<f64>("sft/word_perplexity")? {
+        section.paragraph(format!("The same per white-space word and end: {p:.1}."));
+    }
+    Ok(section)
+}
+
+/// Closes the run: the table on the terminal, the trends, and where the files lie.
+///
+/// # Errors
+/// The disk.
+pub(super) fn ended(mut summary: Vec<String>, trends: &[Trend], session: Session) -> Result<Outcome, Error> {
+    summary.push(String::new());
+    summary.extend(trends.iter().map(verdict::line));
+    summary.push(String::new());
+    summary.push(format!("report: {}", session.paths().report_html().display()));
+    summary.push(format!("model:  {}", session.paths().model().display()));
+    session.close()?;
+    Ok(Outcome { summary })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod train;
 
 pub use saved::{LoadedJudge, refuse_as_reward};
 pub use train::{Blank, JudgeTraining, TokenTriple, train, trained};
+pub(in crate::pipeline) use train::{shown, thinned};
 
 use std::collections::HashMap;
 use std::fmt;

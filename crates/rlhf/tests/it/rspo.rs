@@ -94,7 +94,18 @@ fn every_oracle_trains_and_judges() {
         let set = [variants(&[SPPO]), proxy, judge, "selfplay.rows=all".to_owned()];
         let set: Vec<&str> = set.iter().map(String::as_str).collect();
         run(dir.path(), &rspo(trains, &set)).ok();
-        assert!(dir.path().join(trains).join("report.html").is_file());
+        let out = dir.path().join(trains);
+        assert!(out.join("report.html").is_file());
+        for (role, kind) in [("proxy", trains), ("judge", judges)] {
+            let kind = if kind == "bag" { "bradley_terry" } else { kind };
+            let saved =
+                fs::read_to_string(out.join("preference").join(role).join("preference.json")).unwrap();
+            let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+            assert_eq!(saved["kind"], kind, "{role}");
+        }
+        // Every answer is an example: 4 prompts of 3 answers in steps of 2, twice.
+        let n_steps = steps(&out, "rspo/a/").iter().filter(|l| l.get("loss").is_some()).count();
+        assert_eq!(n_steps, 12, "{trains}");
     }
 }
 

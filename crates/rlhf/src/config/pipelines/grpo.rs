@@ -18,6 +18,7 @@ use rlhf_nested::{behavior, error as nested};
 use rlhf_policy::surrogate::{GroupLoss, Surrogate};
 use serde::{Deserialize, Serialize};
 
+use super::variants::check_names;
 use super::{
     AdamSection, Common, PolicySection, SamplingSection, TaskSection, TrainingSection, VerifierSection,
 };
@@ -304,20 +305,7 @@ impl GrpoPipeline {
     pub(in crate::config) fn check(&self) -> Result<(), Error> {
         let wrong =
             |key: &str, expected: String, found: String| Error::config("config", key, expected, found);
-        if self.variants.is_empty() {
-            return Err(wrong("variants", "at least one".to_owned(), "none".to_owned()));
-        }
-        for (i, variant) in self.variants.iter().enumerate() {
-            let key = format!("variants[{i}].name");
-            if self.variants[..i].iter().any(|v| v.name == variant.name) {
-                let found = format!("{:?} again", variant.name);
-                return Err(wrong(&key, "a name of its own".to_owned(), found));
-            }
-            if variant.name.is_empty() || variant.name.contains('/') {
-                let found = format!("{:?}", variant.name);
-                return Err(wrong(&key, "a name without `/`".to_owned(), found));
-            }
-        }
+        check_names(&self.variants.iter().map(|v| v.name.as_str()).collect::<Vec<_>>())?;
         let s = &self.grpo;
         let (g, rows) = (s.num_generations.get(), s.num_generations.get() * s.prompts_per_batch.get());
         if g < 2 {

@@ -10,6 +10,7 @@ use rlhf_selfplay::gradients::ForwardSamples;
 use rlhf_selfplay::method::{Method, Rows};
 use serde::{Deserialize, Serialize};
 
+use super::variants::check_names;
 use super::{AdamSection, Common, PolicySection, SamplingSection, TaskName, TaskSection, TrainingSection};
 use crate::error::Error;
 
@@ -194,28 +195,14 @@ impl RspoPipeline {
     pub(in crate::config) fn check(&self) -> Result<(), Error> {
         let wrong =
             |key: &str, expected: String, found: String| Err(Error::config("config", key, expected, found));
-        if self.variants.is_empty() {
-            return wrong("variants", "at least one".to_owned(), "none".to_owned());
-        }
+        check_names(&self.variants.iter().map(|v| v.name.as_str()).collect::<Vec<_>>())?;
         let k = self.selfplay.num_generations.get();
         for (i, variant) in self.variants.iter().enumerate() {
-            let key = format!("variants[{i}]");
-            if self.variants[..i].iter().any(|v| v.name == variant.name) {
-                return wrong(
-                    &format!("{key}.name"),
-                    "a name of its own".to_owned(),
-                    format!("{:?} again", variant.name),
-                );
-            }
-            if variant.name.is_empty() || variant.name.contains('/') {
-                let expected = "a name, without `/`".to_owned();
-                return wrong(&format!("{key}.name"), expected, format!("{:?}", variant.name));
-            }
             // Answers against opponents or beside data are what they are, whatever the key says.
             let alone = matches!(variant.method, Method::Spin { .. } | Method::NashMd { .. });
             if !alone && let Err(e) = variant.method.check(self.selfplay.rows) {
                 return wrong(
-                    &format!("{key}.method"),
+                    &format!("variants[{i}].method"),
                     format!("one that fits selfplay.rows: {e}"),
                     variant.method.name().to_owned(),
                 );

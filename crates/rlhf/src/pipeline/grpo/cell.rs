@@ -12,7 +12,6 @@ use rlhf_policy::completion::{Cut, TokenMetrics};
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::group::{self, GrpoStep, grpo_gradients};
 use rlhf_policy::optim::AdamW;
-use serde::{Deserialize, Serialize};
 
 use super::Setting;
 use super::measure::{Evaluation, Sums, evaluate};
@@ -23,47 +22,7 @@ use crate::pipeline::fit::{resumed, work};
 use crate::pipeline::ground::Start;
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
-
-/// One variant with one seed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cell {
-    /// Index of the variant in the config.
-    pub variant: usize,
-    /// Its name.
-    pub name: String,
-    /// Which repetition.
-    pub seed: u64,
-}
-
-impl Cell {
-    /// Every cell of the sweep, seed by seed.
-    pub fn all(config: &GrpoPipeline) -> Vec<Self> {
-        let of = |seed| {
-            let names = config.variants.iter().enumerate();
-            names.map(move |(variant, v)| Self { variant, name: v.name.clone(), seed })
-        };
-        (0..config.evaluation.seeds.get() as u64).flat_map(of).collect()
-    }
-
-    /// The cell's name in `steps.jsonl`.
-    pub fn phase(&self) -> String {
-        format!("grpo/{}/seed={}", self.name, self.seed)
-    }
-
-    /// Where the cell's evaluations are kept.
-    pub fn key(&self) -> String {
-        format!("cell/{}", self.phase())
-    }
-
-    /// Where the sums over batches since the last evaluation are kept.
-    fn sums(&self) -> String {
-        format!("sums/{}", self.phase())
-    }
-
-    fn is_main(&self) -> bool {
-        self.seed == 0 && self.variant == 0
-    }
-}
+use crate::pipeline::sweep::{Cell, numbers};
 
 /// A cell with what it is made of.
 pub(super) struct Loop<'a> {
@@ -121,6 +80,11 @@ pub(super) fn run(
 }
 
 impl Loop<'_> {
+    /// Where the sums over batches since the last evaluation are kept.
+    fn sums(&self) -> String {
+        format!("sums/{}", self.cell.phase())
+    }
+
     /// The start policy's evaluation, which the variants of a seed share.
     fn begin(&self, setting: &Setting, session: &mut Session) -> Result<(), Error> {
         let key = format!("start/{}", self.cell.seed);
@@ -129,7 +93,7 @@ impl Loop<'_> {
             session.put(&key, &begun)?;
         }
         session.put(&self.cell.key(), &Vec::<Evaluation>::new())?;
-        session.put(&self.cell.sums(), &Sums::default())
+        session.put(&self.sums(), &Sums::default())
     }
 
     /// Leave blocks out, sample, verify, update.
@@ -143,9 +107,9 @@ impl Loop<'_> {
     ) -> Result<Decoder, Error> {
         let round = Round { it: self, setting, session, policy: &policy.valid(), t };
         let (new, mut times) = round.batch()?;
-        let mut sums: Sums = session.get(&self.cell.sums())?.unwrap_or_default();
+        let mut sums: Sums = session.get(&self.sums())?.unwrap_or_default();
         sums.add(&new.figures);
-        session.put(&self.cell.sums(), &sums)?;
+        session.put(&self.sums(), &sums)?;
         let g = &self.config.grpo;
         let mut update = t * g.updates() as u64;
         for pass in 0..g.num_iterations.get() as u64 {
@@ -236,9 +200,9 @@ impl Loop<'_> {
         }
         let started = Instant::now();
         let mut shown = evaluate(self, setting, session, &policy.valid(), done)?;
-        let sums: Sums = session.get(&self.cell.sums())?.unwrap_or_default();
+        let sums: Sums = session.get(&self.sums())?.unwrap_or_default();
         shown.rollouts.values = sums.means();
-        session.put(&self.cell.sums(), &Sums::default())?;
+        session.put(&self.sums(), &Sums::default())?;
         let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
         let values = values.chain([("batch".to_owned(), done as f64)]).collect();
         let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
@@ -247,13 +211,4 @@ impl Loop<'_> {
         all.push(shown);
         session.put(&self.cell.key(), &all)
     }
-}
-
-/// The numbers of a record by name; what it leaves open is left out.
-pub(super) fn numbers(record: &impl Serialize) -> Result<BTreeMap<String, f64>, Error> {
-    let failed = |e: serde_json::Error| Error::Failed(format!("step: {e}"));
-    let value = serde_json::to_value(record).map_err(failed)?;
-    let object = value.as_object().cloned().unwrap_or_default();
-    // JSON has no NaN: a number that is missing here was none, and the log refuses it.
-    Ok(object.into_iter().map(|(k, v)| (k, v.as_f64().unwrap_or(f64::NAN))).collect())
 }

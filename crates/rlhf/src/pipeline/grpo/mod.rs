@@ -20,12 +20,12 @@ mod speed;
 mod summary;
 mod trends;
 
-pub use cell::Cell;
 pub use measure::{Evaluation, Figures};
 
 use super::Outcome;
 use super::ground::{self, Ground};
 use super::session::Session;
+use super::sweep::Cell;
 use crate::config::GrpoPipeline;
 use crate::error::Error;
 use crate::task::Verify;
@@ -60,7 +60,7 @@ pub fn run(config: &GrpoPipeline, mut session: Session) -> Result<Outcome, Error
     let (ground, start) = ground::trained(ground, &common, &mut session)?;
     let setting = Setting { ground, verify };
     // rollouts, rewards, updates: one cell for each variant and seed
-    for cell in Cell::all(config) {
+    for cell in sweep(config) {
         cell::run(config, &cell, &setting, &start, &mut session)?;
     }
     // checkpoint and report
@@ -86,4 +86,10 @@ fn verifier(config: &GrpoPipeline, ground: &Ground) -> Result<Verify, Error> {
         return Err(Error::config("config", "grpo.prompts_per_batch", expected, found));
     }
     Ok(verify)
+}
+
+/// Every variant with every seed; the first cell's policy is saved.
+fn sweep(config: &GrpoPipeline) -> Vec<Cell> {
+    let names: Vec<&str> = config.variants.iter().map(|v| v.name.as_str()).collect();
+    Cell::all("grpo", &names, config.evaluation.seeds.get())
 }

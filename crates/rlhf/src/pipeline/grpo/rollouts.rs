@@ -15,11 +15,12 @@ use rlhf_policy::group;
 use rlhf_policy::trim::Trim;
 
 use super::Setting;
-use super::cell::{Loop, numbers};
+use super::cell::Loop;
 use crate::error::Error;
 use crate::pipeline::ground::{answer, generation, in_turn, sampled};
 use crate::pipeline::page::mean;
 use crate::pipeline::session::Session;
+use crate::pipeline::sweep::numbers;
 use crate::task::Verdict;
 
 /// Largest difference between a rollout's recorded log-probability and the trainer's, in nats, where the whole

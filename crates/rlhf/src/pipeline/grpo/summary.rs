@@ -1,21 +1,18 @@
 //! The end of the run: the model folders, the report page, the table on the terminal.
 
-use rlhf_eval::report::{
-    self, Cell as Field, Plot, Point, Report, Sample, Samples, Section, Series, Style, Table,
-};
+use rlhf_eval::report::{Cell as Field, Plot, Point, Report, Section, Series, Style, Table};
 use rlhf_eval::stats::Interval;
 use rlhf_nested::step::RolloutCorrection;
 
-use super::cell::Cell;
 use super::measure::Evaluation;
 use super::speed::{self, Speed};
-use super::{Setting, trends};
+use super::{Setting, sweep, trends};
 use crate::config::GrpoPipeline;
 use crate::error::Error;
 use crate::pipeline::Outcome;
-use crate::pipeline::models::{self, Language};
-use crate::pipeline::page::{self, column, field, point, visible};
+use crate::pipeline::page::{self, column, field, point};
 use crate::pipeline::session::Session;
+use crate::pipeline::sweep::Cell;
 use crate::pipeline::verdict;
 
 /// Everything that was measured.
@@ -48,7 +45,7 @@ impl Measured {
             start.extend(session.get::<Evaluation>(&format!("start/{s}"))?);
         }
         let mut cells = Vec::new();
-        for cell in Cell::all(config) {
+        for cell in sweep(config) {
             cells.push((cell.clone(), session.get(&cell.key())?.unwrap_or_default()));
         }
         let n = setting.n_blocks();
@@ -150,31 +147,12 @@ const ROLLOUTS: [(&str, &str); 9] = [
 /// The disk, or a figure that cannot be drawn.
 pub(super) fn write(config: &GrpoPipeline, setting: &Setting, session: Session) -> Result<Outcome, Error> {
     let measured = Measured::read(config, setting, &session)?;
-    save_models(config, setting, &session)?;
+    let main = sweep(config).into_iter().find(Cell::is_main);
+    setting.ground.save(&session, &main.map(|c| c.phase()).unwrap_or_default())?;
     let report = report(config, setting, &session, &measured)?;
     page::write(&report, &session)?;
-    let mut summary = terminal(&measured);
-    summary.push(String::new());
-    summary.extend(trends::all(&measured).iter().map(verdict::line));
-    summary.push(String::new());
-    summary.push(format!("report: {}", session.paths().report_html().display()));
-    summary.push(format!("model:  {}", session.paths().model().display()));
-    session.close()?;
-    Ok(Outcome { summary })
-}
-
-fn save_models(config: &GrpoPipeline, setting: &Setting, session: &Session) -> Result<(), Error> {
-    let Some(main) = Cell::all(config).into_iter().next() else { return Ok(()) };
-    let bytes = session.finished(&main.phase()).unwrap_or_default();
-    let policy = models::filled(setting.ground.prior.clone(), bytes)?;
-    let language = Language {
-        config: setting.ground.decoder.clone(),
-        tokenizer: setting.ground.tokenizer.clone(),
-        policy,
-    };
-    language.save(&session.paths().model())?;
-    let start = Language { policy: setting.ground.prior.clone(), ..language };
-    start.save(&session.paths().root().join("sft"))
+    let summary = terminal(&measured);
+    page::ended(summary, &trends::all(&measured), session)
 }
 
 fn report(
@@ -348,21 +326,15 @@ fn over_batches(measured: &Measured) -> Section {
 }
 
 fn samples(measured: &Measured) -> Section {
-    let mut section = Section::new("Answers before and after");
-    let cells: Vec<&(Cell, Vec<Evaluation>)> = measured.cells.iter().filter(|(c, _)| c.seed == 0).collect();
-    let mut columns = vec!["start (SFT)".to_owned()];
-    columns.extend(cells.iter().map(|(c, _)| c.name.clone()));
-    let before = measured.start.first().map(|e| e.samples.clone()).unwrap_or_default();
-    let rows = before.into_iter().enumerate().map(|(i, [prompt, text])| {
-        let after = cells.iter().map(|(_, e)| {
-            let sample = e.last().and_then(|e| e.samples.get(i));
-            sample.map_or_else(String::new, |s| s[1].clone())
-        });
-        let answers = std::iter::once(text).chain(after).map(|text| visible(&text));
-        Sample { prompt, answers: answers.map(|text| report::Answer { text, note: String::new() }).collect() }
-    });
-    section.push(Samples { caption: "Seed 0, greedy.".to_owned(), columns, rows: rows.collect() });
-    section
+    let cells = measured.cells.iter().filter(|(c, _)| c.seed == 0);
+    let last: Vec<_> = cells.map(|(c, e)| (c.name.clone(), shown(e.last()))).collect();
+    let start = shown(measured.start.first());
+    page::samples("Answers before and after", "Seed 0, greedy.".to_owned(), start, &last)
+}
+
+/// The answers that an evaluation keeps for the report.
+fn shown(evaluation: Option<&Evaluation>) -> &[[String; 2]] {
+    evaluation.map_or(&[], |e| &e.samples)
 }
 
 fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {

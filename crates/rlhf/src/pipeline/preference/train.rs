@@ -12,7 +12,6 @@ use rlhf_policy::classifier::Classifier;
 use rlhf_policy::config::DecoderConfig;
 use rlhf_policy::decoder::Decoder;
 use rlhf_policy::optim::Grads;
-use rlhf_policy::weights::{parameters, replaced};
 use rlhf_reward::cross_encoder::{BothOrders, JointLayout, Triple, cross_encoder_loss};
 use rlhf_reward::gpm::gpm_loss;
 use rlhf_reward::pairwise::{PairwiseLoss, TokenPair, pairwise_loss};
@@ -67,15 +66,7 @@ pub struct JudgeTraining {
 impl Blank<'_> {
     /// Trunk and scratch head; both from (`seed`), which `labels` does not change for the trunk.
     fn classifier(&self, kind: JudgeKind, seed: u64, device: &Device) -> Result<Classifier, Error> {
-        let model = models::scratch_classifier(self.config, kind.labels(), seed, device)?;
-        let Some(trunk) = self.trunk else { return Ok(model) };
-        let mut all = parameters(&model);
-        for (name, tensor) in parameters(trunk) {
-            if all.contains_key(&name) {
-                all.insert(name, tensor);
-            }
-        }
-        Ok(replaced(model, &all)?)
+        models::classifier_from(self.config, kind.labels(), self.trunk, seed, device)
     }
 
     fn layout(&self) -> Result<JointLayout, Error> {
@@ -231,7 +222,7 @@ fn apart(model: &Classifier, blank: &Blank<'_>, how: &JudgeTraining, pairs: &[To
 }
 
 /// The gradient of the mean loss, and the figures of a step.
-fn shown(model: &Classifier, found: PairwiseLoss, n: usize) -> Shown {
+pub(in crate::pipeline) fn shown(model: &Classifier, found: PairwiseLoss, n: usize) -> Shown {
     let n = n as f64;
     let loss = found.sum.div_scalar(n);
     let value = f64::from(loss.clone().into_scalar::<f32>());
@@ -247,6 +238,6 @@ fn shown(model: &Classifier, found: PairwiseLoss, n: usize) -> Shown {
 }
 
 /// `ids` without each of them with probability `share`.
-fn thinned(ids: &[u32], share: Prob, rng: &mut impl Rng) -> Vec<u32> {
+pub(in crate::pipeline) fn thinned(ids: &[u32], share: Prob, rng: &mut impl Rng) -> Vec<u32> {
     ids.iter().copied().filter(|_| !rng.random_bool(share.get())).collect()
 }

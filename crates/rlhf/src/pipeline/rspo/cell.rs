@@ -12,7 +12,6 @@ use rlhf_policy::decoder::Decoder;
 use rlhf_policy::optim::AdamW;
 use rlhf_selfplay::gradients::{forward_samples, gradients};
 use rlhf_selfplay::judged::Example;
-use serde::{Deserialize, Serialize};
 
 use super::Setting;
 use super::measure::{Evaluation, evaluate};
@@ -23,42 +22,7 @@ use crate::pipeline::fit::{resumed, work};
 use crate::pipeline::ground::Start;
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
-
-/// One variant with one seed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cell {
-    /// Index of the variant in the config.
-    pub variant: usize,
-    /// Its name.
-    pub name: String,
-    /// Which repetition.
-    pub seed: u64,
-}
-
-impl Cell {
-    /// Every cell of the sweep, seed by seed.
-    pub fn all(config: &RspoPipeline) -> Vec<Self> {
-        let of = |seed| {
-            let names = config.variants.iter().enumerate();
-            names.map(move |(variant, v)| Self { variant, name: v.name.clone(), seed })
-        };
-        (0..config.evaluation.seeds.get() as u64).flat_map(of).collect()
-    }
-
-    /// The cell's name in `steps.jsonl`.
-    pub fn phase(&self) -> String {
-        format!("rspo/{}/seed={}", self.name, self.seed)
-    }
-
-    /// Where the cell's evaluations are kept.
-    pub fn key(&self) -> String {
-        format!("cell/{}", self.phase())
-    }
-
-    fn is_main(&self) -> bool {
-        self.seed == 0 && self.variant == 0
-    }
-}
+use crate::pipeline::sweep::{Cell, numbers};
 
 /// A cell with what it is made of.
 pub(super) struct Loop<'a> {
@@ -149,10 +113,6 @@ impl Loop<'_> {
         let batches = rollout_batches(self, setting, t);
         let mut course = Course { done: 0, total: 0 };
         for (i, prompts) in batches.iter().enumerate() {
-            if session.asked_to_stop() {
-                // Saved after the iteration before.
-                return Err(session.stopped());
-            }
             let mut times = BTreeMap::new();
             let new = material(self, setting, session, &policy.valid(), prompts, t, &mut times)?;
             if i == 0 {
@@ -274,13 +234,4 @@ fn log_evaluation(
     let values = values.chain([("iteration".to_owned(), shown.iteration as f64)]).collect();
     let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
     session.log(phase, values, times)
-}
-
-/// The numbers of a record by name; what it leaves open is left out.
-fn numbers(record: &impl Serialize) -> Result<BTreeMap<String, f64>, Error> {
-    let failed = |e: serde_json::Error| Error::Failed(format!("step: {e}"));
-    let value = serde_json::to_value(record).map_err(failed)?;
-    let object = value.as_object().cloned().unwrap_or_default();
-    // JSON has no NaN: a number that is missing here was none, and the log refuses it.
-    Ok(object.into_iter().map(|(k, v)| (k, v.as_f64().unwrap_or(f64::NAN))).collect())
 }

@@ -15,7 +15,7 @@ use super::Setting;
 use super::oracles::comparison;
 use crate::config::RspoPipeline;
 use crate::error::Error;
-use crate::pipeline::ground::{Answer, answer, generation, perplexity, sequence_kl};
+use crate::pipeline::ground::{Answer, Ground, answer, generation, perplexity, sequence_kl};
 use crate::pipeline::preference::Judge;
 use crate::pipeline::session::Session;
 
@@ -56,31 +56,30 @@ pub(super) fn evaluate(
     seed: u64,
     iteration: u64,
 ) -> Result<Evaluation, Error> {
-    let answers = answers(config, setting, session, policy, seed, "evaluation")?;
+    let answers = answers(config, &setting.ground, session, policy, seed, "evaluation")?;
     if setting.baseline.as_ref().is_none_or(|(of, _)| *of != seed) {
         // Other random numbers than the policy's: two draws that share them are no two draws.
-        let prior = setting.ground.prior.clone();
-        let start = self::answers(config, setting, session, &prior, seed, "evaluation/start")?;
+        let prior = &setting.ground.prior;
+        let start = self::answers(config, &setting.ground, session, prior, seed, "evaluation/start")?;
         setting.baseline = Some((seed, start));
     }
     let mut values = BTreeMap::new();
-    for (key, oracle) in [("win_rate/proxy", &setting.proxy), ("win_rate/true", &setting.judge)] {
-        let mut oracle = oracle.clone();
-        let start = setting.baseline.as_ref().map_or(&[][..], |(_, start)| start);
-        values.insert(key.to_owned(), win_rate(&mut oracle, setting, &answers, start)?);
+    let Setting { ground, proxy, judge, baseline } = setting;
+    let start = baseline.as_ref().map_or(&[][..], |(_, start)| start);
+    for (key, oracle) in [("win_rate/proxy", proxy), ("win_rate/true", judge)] {
+        values.insert(key.to_owned(), win_rate(oracle, ground, &answers, start)?);
     }
-    describe(config, setting, &answers, &mut values)?;
+    describe(config, ground, &answers, &mut values)?;
     let common = config.common();
-    let prior = &setting.ground.prior;
+    let prior = &ground.prior;
     let kl = |models: [&Decoder; 2], purpose: &str| {
-        sequence_kl(&common, &setting.ground, session, models, seed, purpose).map(|kl| kl.to_other)
+        sequence_kl(&common, ground, session, models, seed, purpose).map(|kl| kl.to_other)
     };
     values.insert("kl".to_owned(), kl([policy, prior], "evaluation/kl")?);
     values.insert("kl_forward".to_owned(), kl([prior, policy], "evaluation/kl_forward")?);
     let n = config.evaluation.num_generations.get();
     let shown = answers.iter().step_by(n).take(config.evaluation.samples);
-    let samples =
-        shown.map(|a| [setting.ground.data.eval_prompts[a.prompt].clone(), a.text.clone()]).collect();
+    let samples = shown.map(|a| [ground.data.eval_prompts[a.prompt].clone(), a.text.clone()]).collect();
     Ok(Evaluation { iteration, figures: Figures { values }, samples })
 }
 
@@ -88,7 +87,7 @@ pub(super) fn evaluate(
 /// numbers depend on seed, prompt and sample alone, so that policies are compared on the same ones.
 fn answers(
     config: &RspoPipeline,
-    setting: &Setting,
+    ground: &Ground,
     session: &Session,
     policy: &Decoder,
     seed: u64,
@@ -96,20 +95,14 @@ fn answers(
 ) -> Result<Vec<Answer>, Error> {
     let e = &config.evaluation;
     let sampling = Sampling { temperature: e.temperature.get(), top_p: e.top_p.get(), ..Sampling::plain() };
-    let how = generation(&config.common(), &setting.ground, session, sampling, e.num_generations.get());
+    let how = generation(&config.common(), ground, session, sampling, e.num_generations.get());
     let random = |p: usize, s: usize| stream(seed, purpose, p as u64, s as u64);
-    let rollouts = generate(policy, &setting.ground.eval_prompts, &how, &random, &session.plain)?;
-    Ok(rollouts.iter().map(|r| answer(config.selfplay.trim, &setting.ground, r)).collect())
+    let rollouts = generate(policy, &ground.eval_prompts, &how, &random, &session.plain)?;
+    Ok(rollouts.iter().map(|r| answer(config.selfplay.trim, ground, r)).collect())
 }
 
 /// Mean P(answer ≻ the start policy's answer of the same prompt and place).
-fn win_rate(
-    oracle: &mut Judge,
-    setting: &Setting,
-    answers: &[Answer],
-    start: &[Answer],
-) -> Result<f64, Error> {
-    let ground = &setting.ground;
+fn win_rate(oracle: &mut Judge, ground: &Ground, answers: &[Answer], start: &[Answer]) -> Result<f64, Error> {
     let pairs: Vec<Comparison<'_>> = answers
         .iter()
         .zip(start)
@@ -122,7 +115,7 @@ fn win_rate(
 /// What the answers are like, whoever judges them.
 fn describe(
     config: &RspoPipeline,
-    setting: &Setting,
+    ground: &Ground,
     answers: &[Answer],
     values: &mut BTreeMap<String, f64>,
 ) -> Result<(), Error> {
@@ -145,6 +138,6 @@ fn describe(
     }
     put("self_bleu_3", bleu);
     put("distinct_2", text::distinct_n(&texts, 2).map_or(0.0, |t| t.share()));
-    put("perplexity", perplexity(&setting.ground, answers));
+    put("perplexity", perplexity(ground, answers));
     Ok(())
 }

@@ -17,7 +17,6 @@ mod rollouts;
 mod summary;
 mod trends;
 
-pub use cell::Cell;
 pub use measure::{Evaluation, Figures};
 pub use oracles::{PreferenceFigures, Role};
 
@@ -25,6 +24,7 @@ use super::Outcome;
 use super::ground::{self, Answer, Ground};
 use super::preference::Judge;
 use super::session::Session;
+use super::sweep::Cell;
 use crate::config::RspoPipeline;
 use crate::error::Error;
 
@@ -53,9 +53,15 @@ pub fn run(config: &RspoPipeline, mut session: Session) -> Result<Outcome, Error
     let judge = oracles::prepared(config, &ground, &start, &mut session, Role::Judge)?;
     let mut setting = Setting { ground, proxy, judge, baseline: None };
     // rollouts, comparisons, steps: one cell for each variant and seed
-    for cell in Cell::all(config) {
+    for cell in sweep(config) {
         cell::run(config, &cell, &mut setting, &start, &mut session)?;
     }
     // checkpoint and report
     summary::write(config, &setting, session)
+}
+
+/// Every variant with every seed; the first cell's policy is saved.
+fn sweep(config: &RspoPipeline) -> Vec<Cell> {
+    let names: Vec<&str> = config.variants.iter().map(|v| v.name.as_str()).collect();
+    Cell::all("rspo", &names, config.evaluation.seeds.get())
 }

@@ -87,7 +87,7 @@ pub(super) fn prepared(
         Role::Proxy => (c.proxy, &ground.data.train_preferences, RestaurantOracle::PROXY),
         Role::Judge => (c.judge, &ground.data.judge_preferences, RestaurantOracle::TRUE),
     };
-    let judge = match kind {
+    let mut judge = match kind {
         // A prompt that names no restaurant is no number, which the oracle names with its pair.
         PreferenceKind::Rule => Judge::rule(move |pair| rule.preference(pair).unwrap_or(f64::NAN)),
         PreferenceKind::Bag => bag(pairs, c.l2.get())?,
@@ -99,7 +99,7 @@ pub(super) fn prepared(
         }
     };
     if session.get::<PreferenceFigures>(&role.key())?.is_none()
-        && let Some(figures) = measure(ground, &mut judge.clone())?
+        && let Some(figures) = measure(ground, &mut judge)?
     {
         session.progress.say(&format!("{} preference: {}", role.name(), figures.sentence()));
         session.put(&role.key(), &figures)?;

@@ -1,19 +1,17 @@
 //! The end of the run: the model folders, the report page, the table on the terminal.
 
-use rlhf_eval::report::{
-    self, Cell as Field, Plot, Point, Report, Sample, Samples, Section, Series, Style, Table,
-};
+use rlhf_eval::report::{Cell as Field, Plot, Point, Report, Section, Series, Style, Table};
 
-use super::Setting;
-use super::cell::Cell;
+use super::measure::Evaluation;
 use super::oracles::{PreferenceFigures, Role};
 use super::trends::{self, LENGTH, PROXY, SELF_BLEU, TRUE};
+use super::{Setting, sweep};
 use crate::config::{PreferenceKind, RspoPipeline};
 use crate::error::Error;
 use crate::pipeline::Outcome;
-use crate::pipeline::models::{self, Language};
-use crate::pipeline::page::{self, column, field, mean, point, visible};
+use crate::pipeline::page::{self, column, field, mean, point};
 use crate::pipeline::session::Session;
+use crate::pipeline::sweep::Cell;
 use crate::pipeline::verdict;
 use crate::task::restaurants::oracle::{oracle_figures, reference_answers};
 use measured::{Held, Measured, Seen, forward, plain, reverse};
@@ -37,14 +35,8 @@ pub(super) fn write(config: &RspoPipeline, setting: &Setting, session: Session) 
     save_models(config, setting, &session)?;
     let page = Page { config, measured: &measured, judge: judge_name(config) };
     page::write(&page.report(setting, &session)?, &session)?;
-    let mut summary = page.terminal();
-    summary.push(String::new());
-    summary.extend(trends::all(&measured, page.judge).iter().map(verdict::line));
-    summary.push(String::new());
-    summary.push(format!("report: {}", session.paths().report_html().display()));
-    summary.push(format!("model:  {}", session.paths().model().display()));
-    session.close()?;
-    Ok(Outcome { summary })
+    let summary = page.terminal();
+    page::ended(summary, &trends::all(&measured, page.judge), session)
 }
 
 /// What the oracle that judges is called: only a rule is the truth.
@@ -53,16 +45,11 @@ fn judge_name(config: &RspoPipeline) -> &'static str {
 }
 
 fn save_models(config: &RspoPipeline, setting: &Setting, session: &Session) -> Result<(), Error> {
-    let Some(main) = Cell::all(config).into_iter().next() else { return Ok(()) };
-    let bytes = session.finished(&main.phase()).unwrap_or_default();
-    let ground = &setting.ground;
-    let policy = models::filled(ground.prior.clone(), bytes)?;
-    let language = Language { config: ground.decoder.clone(), tokenizer: ground.tokenizer.clone(), policy };
-    language.save(&session.paths().model())?;
-    let start = Language { policy: ground.prior.clone(), ..language };
-    start.save(&session.paths().root().join("sft"))?;
+    let main = sweep(config).into_iter().find(Cell::is_main);
+    setting.ground.save(session, &main.map(|c| c.phase()).unwrap_or_default())?;
     for (role, oracle) in [(Role::Proxy, &setting.proxy), (Role::Judge, &setting.judge)] {
-        oracle.save(&session.paths().root().join("preference").join(role.name()), &ground.tokenizer)?;
+        let folder = session.paths().root().join("preference").join(role.name());
+        oracle.save(&folder, &setting.ground.tokenizer)?;
     }
     Ok(())
 }
@@ -95,7 +82,7 @@ impl Page<'_> {
         report.sections.push(self.frontier());
         report.sections.push(self.samples());
         report.sections.push(self.oracles(session)?);
-        report.sections.push(data(setting, session)?);
+        report.sections.push(page::data(&setting.ground, session)?);
         Ok(report)
     }
 
@@ -213,29 +200,12 @@ impl Page<'_> {
     }
 
     fn samples(&self) -> Section {
-        let mut section = Section::new("Answers before and after");
-        let variants: Vec<(&Seen, &[_])> =
+        let runs: Vec<(&Seen, &[Evaluation])> =
             self.measured.variants.iter().filter_map(|v| Some((v, v.runs.get(&0)?.as_slice()))).collect();
-        let columns = variants.iter().map(|(v, _)| v.name.clone());
-        let columns: Vec<String> = std::iter::once("start (SFT)".to_owned()).chain(columns).collect();
-        let before = variants.first().and_then(|(_, run)| run.first()).map(|e| e.samples.clone());
-        let rows = before.unwrap_or_default().into_iter().enumerate().map(|(i, [prompt, text])| {
-            let after = variants.iter().map(|(_, run)| {
-                let sample = run.last().and_then(|e| e.samples.get(i));
-                sample.map_or_else(String::new, |s| s[1].clone())
-            });
-            let answers = std::iter::once(text).chain(after).map(|text| visible(&text));
-            Sample {
-                prompt,
-                answers: answers.map(|text| report::Answer { text, note: String::new() }).collect(),
-            }
-        });
-        section.push(Samples {
-            caption: format!("Seed 0, temperature {}.", self.config.evaluation.temperature.get()),
-            columns,
-            rows: rows.collect(),
-        });
-        section
+        let start = shown(runs.first().and_then(|(_, run)| run.first()));
+        let last: Vec<_> = runs.iter().map(|(v, run)| (v.name.clone(), shown(run.last()))).collect();
+        let caption = format!("Seed 0, temperature {}.", self.config.evaluation.temperature.get());
+        page::samples("Answers before and after", caption, start, &last)
     }
 
     fn oracles(&self, session: &Session) -> Result<Section, Error> {
@@ -283,6 +253,11 @@ impl Page<'_> {
     }
 }
 
+/// The answers that an evaluation keeps for the report.
+fn shown(evaluation: Option<&Evaluation>) -> &[[String; 2]] {
+    evaluation.map_or(&[], |e| &e.samples)
+}
+
 /// A kind of oracle for a reader.
 fn kind_name(kind: PreferenceKind) -> &'static str {
     match kind {
@@ -292,18 +267,4 @@ fn kind_name(kind: PreferenceKind) -> &'static str {
         PreferenceKind::Pairwise => "a pairwise cross-encoder",
         PreferenceKind::Gpm => "general preference embeddings",
     }
-}
-
-fn data(setting: &Setting, session: &Session) -> Result<Section, Error> {
-    let mut section = Section::new("Data and models");
-    for note in &setting.ground.data.notes {
-        section.paragraph(note.clone());
-    }
-    if let Some(p) = session.get::<f64>("sft/perplexity")? {
-        section.paragraph(format!("Held-out perplexity of the start policy: {p:.1} a token."));
-    }
-    if let Some(p) = session.get::<f64>("sft/word_perplexity")? {
-        section.paragraph(format!("The same per white-space word and end: {p:.1}."));
-    }
-    Ok(section)
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use rand::{Rng, RngExt};
 use rlhf_core::contract::{Candidate, RewardModel};
 use rlhf_core::loss::bradley_terry::BradleyTerryConfig;
 use rlhf_core::loss::regression::regression;
@@ -23,6 +22,7 @@ use crate::error::Error;
 use crate::pipeline::fit::{FitPlan, Shown, fit};
 use crate::pipeline::ground::Start;
 use crate::pipeline::models::{self, Scorer, reward_row};
+use crate::pipeline::preference::{shown, thinned};
 use crate::pipeline::session::Session;
 use crate::task::{Pair, Rated};
 
@@ -65,7 +65,7 @@ fn one(
         RewardKind::Transformer => {
             let trunk = config.reward.from_sft.then_some(&start.policy);
             let seed = config.seed.wrapping_add(if role == "proxy" { 1 } else { 2 });
-            let blank = models::classifier_from(&setting.ground.decoder, trunk, seed, &session.device)?;
+            let blank = models::classifier_from(&setting.ground.decoder, 1, trunk, seed, &session.device)?;
             let model = match &done {
                 Some(bytes) => models::filled(blank, bytes)?,
                 None => transformer(config, setting, session, role, blank, pairs, rated)?,
@@ -148,11 +148,12 @@ fn transformer(
     };
     let seed = config.seed;
     let drop = |ids: &[u32], step: u64, index: usize| {
-        thinned(
-            ids,
-            c.token_dropout.get(),
-            &mut stream(seed, &format!("reward/{role}/dropout"), step, index as u64),
-        )
+        // Word dropout; the last token, at which the reward is read, stays.
+        let (last, rest) = ids.split_last().expect("a row ends with a token");
+        let rng = &mut stream(seed, &format!("reward/{role}/dropout"), step, index as u64);
+        let mut kept = thinned(rest, c.token_dropout, rng);
+        kept.push(*last);
+        kept
     };
     if rated.is_empty() {
         let center = BradleyTerryConfig { center_rewards_coefficient: c.center_rewards_coefficient };
@@ -168,7 +169,8 @@ fn transformer(
                     rejected: drop(&pairs[*r].rejected, step, 2 * r + 1),
                 })
                 .collect();
-            pair_step(model, &pairs.iter().collect::<Vec<_>>(), center, pad)
+            let pairs: Vec<&TokenPair> = pairs.iter().collect();
+            shown(model, pairwise_loss(&|rows| model.scores(rows, pad), &pairs, center), pairs.len())
         });
     }
     let texts: Vec<(Vec<u32>, f64)> = rated.iter().map(|r| (row("", &r.text), r.mean)).collect();
@@ -177,31 +179,6 @@ fn transformer(
             rows.iter().map(|r| (drop(&texts[*r].0, step, *r), texts[*r].1)).collect();
         rating_step(model, &texts.iter().collect::<Vec<_>>(), pad)
     })
-}
-
-/// A text with each token but the last left out with probability `share` (word dropout: Iyyer et
-/// al., *Deep Unordered Composition Rivals Syntactic Methods for Text Classification*, ACL 2015).
-fn thinned(ids: &[u32], share: f64, rng: &mut impl Rng) -> Vec<u32> {
-    let last = ids.len().saturating_sub(1);
-    let kept = ids.iter().enumerate().filter(|(i, _)| *i == last || !rng.random_bool(share));
-    kept.map(|(_, id)| *id).collect()
-}
-
-/// One optimiser step's gradient of the mean Bradley–Terry loss.
-fn pair_step(model: &Classifier, pairs: &[&TokenPair], config: BradleyTerryConfig, pad: u32) -> Shown {
-    let shown = pairwise_loss(&|rows| model.scores(rows, pad), pairs, config);
-    let n = pairs.len() as f64;
-    let loss = shown.sum.div_scalar(n);
-    let value = f64::from(loss.clone().into_scalar::<f32>());
-    let right = shown.margins.iter().filter(|m| **m > 0.0).count() as f64;
-    Shown {
-        grads: Grads::of(model, &loss.backward()),
-        values: BTreeMap::from([
-            ("loss".to_owned(), value),
-            ("accuracy".to_owned(), right / n),
-            ("margin".to_owned(), shown.margins.iter().sum::<f64>() / n),
-        ]),
-    }
 }
 
 /// One optimiser step's gradient of the mean squared error.

@@ -1,8 +1,6 @@
 //! The end of the run: the model folders, the report page, the table on the terminal.
 
-use rlhf_eval::report::{
-    self, Cell as Field, Plot, Point, Report, Sample, Samples, Section, Series, Style, Table,
-};
+use rlhf_eval::report::{Cell as Field, Plot, Point, Report, Section, Series, Style, Table};
 use rlhf_eval::stats::Interval;
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +10,7 @@ use super::{Setting, trends};
 use crate::config::SuperhfPipeline;
 use crate::error::Error;
 use crate::pipeline::Outcome;
-use crate::pipeline::models::{self, Language};
-use crate::pipeline::page::{self, column, field, mean, point, visible};
+use crate::pipeline::page::{self, column, field, mean, point};
 use crate::pipeline::session::Session;
 use crate::pipeline::verdict;
 
@@ -148,28 +145,13 @@ pub(super) fn write(config: &SuperhfPipeline, setting: &Setting, session: Sessio
     save_models(config, setting, &session)?;
     let report = report(config, setting, &session, &measured)?;
     page::write(&report, &session)?;
-    let mut summary = terminal(&measured);
-    summary.push(String::new());
-    summary.extend(trends::all(config, setting, &measured).iter().map(verdict::line));
-    summary.push(String::new());
-    summary.push(format!("report: {}", session.paths().report_html().display()));
-    summary.push(format!("model:  {}", session.paths().model().display()));
-    session.close()?;
-    Ok(Outcome { summary })
+    let summary = terminal(&measured);
+    page::ended(summary, &trends::all(config, setting, &measured), session)
 }
 
 fn save_models(config: &SuperhfPipeline, setting: &Setting, session: &Session) -> Result<(), Error> {
     let Some(main) = Cell::all(config).into_iter().next() else { return Ok(()) };
-    let bytes = session.finished(&main.phase()).unwrap_or_default();
-    let policy = models::filled(setting.ground.prior.clone(), bytes)?;
-    let language = Language {
-        config: setting.ground.decoder.clone(),
-        tokenizer: setting.ground.tokenizer.clone(),
-        policy,
-    };
-    language.save(&session.paths().model())?;
-    let start = Language { policy: setting.ground.prior.clone(), ..language };
-    start.save(&session.paths().root().join("sft"))?;
+    setting.ground.save(session, &main.phase())?;
     for (role, scorer) in [("proxy", &setting.proxy), ("judge", &setting.judge)] {
         if let Some(scorer) = scorer {
             scorer.save(&session.paths().root().join("reward").join(role), &setting.ground.tokenizer)?;
@@ -339,40 +321,20 @@ fn over_rounds(config: &SuperhfPipeline, measured: &Measured) -> Section {
 }
 
 fn samples(config: &SuperhfPipeline, measured: &Measured) -> Section {
-    let mut section = Section::new("Completions before and after");
     let main_n = config.superhf.num_generations.get();
-    let mut columns = vec!["start (SFT)".to_owned()];
-    let cells: Vec<&(Cell, Vec<Evaluation>)> =
-        measured.cells.iter().filter(|(c, _)| c.seed == 0 && c.n == main_n).collect();
-    columns.extend(cells.iter().map(|(c, _)| format!("β = {}", c.beta)));
-    let before = measured.start.first().map(|e| e.samples.clone()).unwrap_or_default();
-    let rows = before.into_iter().enumerate().map(|(i, [prompt, text])| {
-        let after = cells.iter().map(|(_, e)| {
-            let sample = e.last().and_then(|e| e.samples.get(i));
-            sample.map_or_else(String::new, |s| s[1].clone())
-        });
-        let answers = std::iter::once(text).chain(after).map(|text| visible(&text));
-        Sample { prompt, answers: answers.map(|text| report::Answer { text, note: String::new() }).collect() }
-    });
-    section.push(Samples {
-        caption: format!("Seed 0, N = {main_n}, temperature {}.", config.evaluation.temperature.get()),
-        columns,
-        rows: rows.collect(),
-    });
-    section
+    let cells = measured.cells.iter().filter(|(c, _)| c.seed == 0 && c.n == main_n);
+    let last: Vec<_> = cells.map(|(c, e)| (format!("β = {}", c.beta), shown(e.last()))).collect();
+    let caption = format!("Seed 0, N = {main_n}, temperature {}.", config.evaluation.temperature.get());
+    page::samples("Completions before and after", caption, shown(measured.start.first()), &last)
+}
+
+/// The answers that an evaluation keeps for the report.
+fn shown(evaluation: Option<&Evaluation>) -> &[[String; 2]] {
+    evaluation.map_or(&[], |e| &e.samples)
 }
 
 fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {
-    let mut section = Section::new("Data and models");
-    for note in &setting.ground.data.notes {
-        section.paragraph(note.clone());
-    }
-    if let Some(p) = session.get::<f64>("sft/perplexity")? {
-        section.paragraph(format!("Held-out perplexity of the start policy: {p:.1} a token."));
-    }
-    if let Some(p) = session.get::<f64>("sft/word_perplexity")? {
-        section.paragraph(format!("The same per white-space word and end: {p:.1}."));
-    }
+    let mut section = page::data(&setting.ground, session)?;
     for role in ["proxy", "judge"] {
         if let Some(figures) = session.get::<RewardFigures>(&format!("reward/{role}"))? {
             section.paragraph(format!("{role} reward: {}.", figures.sentence()));

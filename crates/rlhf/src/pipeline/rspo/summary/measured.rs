@@ -6,7 +6,6 @@ use rlhf_core::loss::rspo::{RspoConfig, RspoRegularizer};
 use rlhf_eval::stats::Interval;
 use rlhf_selfplay::method::Method;
 
-use super::super::cell::Cell;
 use super::super::measure::Evaluation;
 use crate::config::{RspoPipeline, Variant};
 use crate::error::Error;
@@ -141,7 +140,7 @@ impl Measured {
             Seen { name, held: Held::of(v), beta: beta(v), runs }
         };
         let mut variants: Vec<Seen> = config.variants.iter().map(seen).collect();
-        for cell in Cell::all(config) {
+        for cell in super::super::sweep(config) {
             if let Some(run) = session.get::<Vec<Evaluation>>(&cell.key())? {
                 variants[cell.variant].runs.insert(cell.seed, run);
             }
