@@ -482,6 +482,10 @@ fn run_bench(a: &Bench, out: &mut dyn Write) -> Result<(), Error> {
     if a.json {
         say(out, &[serde_json::to_string(&results).map_err(|e| Error::Failed(e.to_string()))?])
     } else {
-        say(out, &results.iter().map(ToString::to_string).collect::<Vec<_>>())
+        let gain = bench::Gain::of(&results);
+        say(
+            out,
+            &results.iter().map(ToString::to_string).chain(gain.map(|g| g.to_string())).collect::<Vec<_>>(),
+        )
     }
 }

@@ -94,6 +94,7 @@ pub fn load(name_or_path: &str, overrides: &Overrides) -> Result<Effective, Erro
             Pipeline::Superhf(Box::new(config))
         }
         Some("grpo") => {
+            variants::<GrpoVariant>(&table, &place, overrides)?;
             let config: GrpoPipeline = typed(&table, &place, &text, overrides)?;
             config.check()?;
             Pipeline::Grpo(Box::new(config))

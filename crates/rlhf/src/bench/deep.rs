@@ -11,8 +11,20 @@ use rlhf_policy::generate::{Decoding, Generation, generate};
 use crate::error::Error;
 use crate::pipeline::models::scratch_decoder;
 
+/// Blocks of the model.
+pub(super) const BLOCKS: usize = 28;
 /// Blocks that the nested workload leaves out, 14 % of them.
 pub(super) const SKIPPED: usize = 4;
+
+/// Parameters of a block, and all that a decoding step reads.
+const BLOCK_PARAMETERS: usize = 4 * 512 * 512 + 3 * 512 * 1408 + 2 * 512;
+const PARAMETERS: usize = BLOCKS * BLOCK_PARAMETERS + 4096 * 512 + 512;
+
+/// What the gain would be if reading parameters were all that takes time: `1 / (1 − (k/L) f)`, f the blocks'
+/// share of them.
+pub(super) fn predicted() -> f64 {
+    PARAMETERS as f64 / (PARAMETERS - SKIPPED * BLOCK_PARAMETERS) as f64
+}
 
 /// Prompts, their tokens, and new ones.
 const PROMPTS: usize = 16;
@@ -70,8 +82,8 @@ mod tests {
     #[test]
     fn the_shape_is_as_deep_as_it_says() {
         let config = shape().expect("valid");
-        // 28 (4 · 512² + 3 · 512 · 1408 + 2 · 512) + 4096 · 512 + 512.
-        assert_eq!(config.architecture().n_parameters(), Some(92_041_728));
-        assert_eq!(config.architecture().layers.len(), 28);
+        assert_eq!(PARAMETERS, 92_041_728);
+        assert_eq!(config.architecture().n_parameters(), Some(PARAMETERS));
+        assert_eq!(config.architecture().layers.len(), BLOCKS);
     }
 }

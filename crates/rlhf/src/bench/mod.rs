@@ -97,6 +97,8 @@ pub struct Speed {
     pub min: f64,
     /// The fastest.
     pub max: f64,
+    /// Of each repetition, in order: those of several workloads took turns.
+    pub rates: Vec<f64>,
     /// Seconds of the median repetition.
     pub seconds: f64,
     /// Repetitions.
@@ -116,6 +118,45 @@ impl fmt::Display for Speed {
             Some(mib) => write!(f, "  peak {mib} MiB"),
             None => Ok(()),
         }
+    }
+}
+
+/// What leaving blocks out gains, where both workloads of the deep model were measured: the ratio of each
+/// repetition to the one that ran before it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gain {
+    /// The middle ratio.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Gain {
+    /// None unless both were measured.
+    pub fn of(speeds: &[Speed]) -> Option<Self> {
+        let of = |w: Workload| speeds.iter().find(|s| s.workload == w.name()).map(|s| &s.rates);
+        let (deep, nested) = (of(Workload::GenerateDeep)?, of(Workload::GenerateNested)?);
+        let mut ratios: Vec<f64> = nested.iter().zip(deep).map(|(a, b)| a / b).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (min, max) = (*ratios.first()?, *ratios.last()?);
+        Some(Self { median: ratios[ratios.len() / 2], min, max })
+    }
+}
+
+impl fmt::Display for Gain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (blocks, left_out) = (deep::BLOCKS, deep::SKIPPED);
+        write!(
+            f,
+            "{left_out} of {blocks} blocks left out: {:.3} times the tokens/s ({:.3} to {:.3}, pair by pair); \
+             the bandwidth model says {:.3}",
+            self.median,
+            self.min,
+            self.max,
+            deep::predicted()
+        )
     }
 }
 
@@ -169,6 +210,7 @@ fn speed(workload: Workload, tokens: usize, seconds: &[f64], peak_rss_mib: Optio
         median: rate(median),
         min: rate(sorted[last]),
         max: rate(sorted[0]),
+        rates: seconds.iter().map(|s| rate(*s)).collect(),
         seconds: median,
         runs: sorted.len(),
         peak_rss_mib,

@@ -47,7 +47,7 @@ pub use folder::{RunFolder, RunPaths};
 pub use interrupt::interrupted;
 pub use log::Mark;
 pub use progress::Progress;
-pub use steps::{StepRecord, StepsWriter};
+pub use steps::{StepRecord, StepsWriter, read_records};
 
 use crate::error::Error;
 use tensorboard::{EVENTS_FILE, EventsWriter};
@@ -210,7 +210,7 @@ fn marks(checkpoint: &Checkpoint) -> Result<Marks, String> {
 /// Events say nothing that the steps do not, so their loss is no reason to lose the run.
 fn rewrite_events(path: &Path, steps: &Path, now: fn() -> f64) -> Result<EventsWriter, Error> {
     let mut events = EventsWriter::create(path, now())?;
-    for record in steps::read_records(steps)? {
+    for record in read_records(steps)? {
         events.append(&record, now())?;
     }
     Ok(events)

@@ -225,7 +225,10 @@ fn what_cannot_be_is_refused_before_a_step() {
     };
     refused(&[&of("1.0", "0", r#""none""#)], &["variants[0].schedule.ratio: expected"]);
     refused(&[&of("0.5", "2", r#""none""#)], &["variants[0].schedule.", "expected"]);
-    refused(&[&of("1.5", "1", r#""none""#)], &["variants.schedule", "expected a number from 0 to 1"]);
+    refused(
+        &[&of("1.5", "1", r#""none""#)],
+        &["command line: variants[0]: expected a number from 0 to 1, found 1.5 in {"],
+    );
     refused(
         &[&of("0.25", "1", r#""sequence""#), "sampling.top_p=0.9"],
         &["variants[0].correction: expected top_p"],

@@ -89,7 +89,9 @@ impl Loop<'_> {
     fn begin(&self, setting: &Setting, session: &mut Session) -> Result<(), Error> {
         let key = format!("start/{}", self.cell.seed);
         if session.get::<Evaluation>(&key)?.is_none() {
+            let started = Instant::now();
             let begun = evaluate(self, setting, session, &setting.ground.prior, 0)?;
+            log_evaluation(session, &format!("grpo/start/seed={}/eval", self.cell.seed), &begun, started)?;
             session.put(&key, &begun)?;
         }
         session.put(&self.cell.key(), &Vec::<Evaluation>::new())?;
@@ -203,12 +205,22 @@ impl Loop<'_> {
         let sums: Sums = session.get(&self.sums())?.unwrap_or_default();
         shown.rollouts.values = sums.means();
         session.put(&self.sums(), &Sums::default())?;
-        let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
-        let values = values.chain([("batch".to_owned(), done as f64)]).collect();
-        let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
-        session.log(&format!("{}/eval", self.cell.phase()), values, times)?;
+        log_evaluation(session, &format!("{}/eval", self.cell.phase()), &shown, started)?;
         let mut all: Vec<Evaluation> = session.get(&self.cell.key())?.unwrap_or_default();
         all.push(shown);
         session.put(&self.cell.key(), &all)
     }
+}
+
+/// A line of `steps.jsonl`.
+fn log_evaluation(
+    session: &mut Session,
+    phase: &str,
+    shown: &Evaluation,
+    started: Instant,
+) -> Result<(), Error> {
+    let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
+    let values = values.chain([("batch".to_owned(), shown.batch as f64)]).collect();
+    let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
+    session.log(phase, values, times)
 }

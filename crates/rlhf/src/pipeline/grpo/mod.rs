@@ -13,11 +13,13 @@
 //! ρ, of the policy before the update to what drew the tokens, weights the loss; r, of the policy as it moves to
 //! the policy before the update, is clipped.
 
+mod blocks;
 mod cell;
 mod measure;
 mod rollouts;
 mod speed;
 mod summary;
+mod times;
 mod trends;
 
 pub use measure::{Evaluation, Figures};

@@ -1,12 +1,15 @@
 //! The end of the run: the model folders, the report page, the table on the terminal.
 
+use std::collections::BTreeMap;
+
 use rlhf_eval::report::{Cell as Field, Plot, Point, Report, Section, Series, Style, Table};
 use rlhf_eval::stats::Interval;
 use rlhf_nested::step::RolloutCorrection;
 
 use super::measure::Evaluation;
 use super::speed::{self, Speed};
-use super::{Setting, sweep, trends};
+use super::times::{self, Times};
+use super::{Setting, blocks, sweep, trends};
 use crate::config::GrpoPipeline;
 use crate::error::Error;
 use crate::pipeline::Outcome;
@@ -26,6 +29,8 @@ pub(super) struct Measured {
     pub(super) cells: Vec<(Cell, Vec<Evaluation>)>,
     /// Generation by the number of blocks left out; empty where it was not measured.
     pub(super) speeds: Vec<Speed>,
+    /// Where the batches' time went, by phase; empty as `speeds`.
+    pub(super) times: BTreeMap<String, Times>,
 }
 
 /// A variant as the report knows it.
@@ -55,7 +60,10 @@ impl Measured {
             correction: name_of(v.correction),
         };
         let variants = config.variants.iter().map(of).collect();
-        Ok(Self { variants, start, cells, speeds: speed::measure(config, setting, session)? })
+        let speeds = speed::measure(config, setting, session)?;
+        // No clock in the report without the other one: it is the same bytes then.
+        let times = if speeds.is_empty() { BTreeMap::new() } else { times::by_phase(session)? };
+        Ok(Self { variants, start, cells, speeds, times })
     }
 
     fn of(&self, variant: usize) -> impl Iterator<Item = &Vec<Evaluation>> {
@@ -89,6 +97,12 @@ impl Measured {
             all.iter().find(|e| e.batch == batch)?.rollouts.values.get(key).copied()
         };
         self.of(variant).filter_map(of).collect()
+    }
+
+    /// A time of one variant's batches, one a seed.
+    pub(super) fn times(&self, variant: usize, of: impl Fn(&Times) -> f64) -> Vec<f64> {
+        let cells = self.cells.iter().filter(|(c, _)| c.variant == variant);
+        cells.filter_map(|(c, _)| self.times.get(&c.phase())).map(of).collect()
     }
 
     /// A figure of the start policy, one a seed.
@@ -126,19 +140,6 @@ const RESULT: [(&str, &str); 7] = [
     ("greedy BLEU", "greedy/bleu"),
     ("sampled BLEU", "sampled/bleu"),
     ("KL to the start, nats", "kl"),
-];
-
-/// Columns of the table of rollouts.
-const ROLLOUTS: [(&str, &str); 9] = [
-    ("KL(b ‖ π), nats", "nested/kl"),
-    ("mean token ratio", "nested/mean_ratio"),
-    ("effective completions", "nested/effective_sample_size"),
-    ("share bounded", "nested/share_bounded"),
-    ("reward", "reward"),
-    ("reward, few prompts", "nested/rollout_reward"),
-    ("whole policy's reward on them", "nested/policy_reward"),
-    ("tokens", "completions/mean_length"),
-    ("groups of one reward", "frac_reward_zero_std"),
 ];
 
 /// Writes `model/`, `sft/`, `report.json`, `report.html`, and returns the terminal's table.
@@ -180,11 +181,11 @@ fn report(
         trends::all(measured),
     ));
     if measured.is_nested() {
-        report.sections.push(nested(measured));
+        report.sections.push(blocks::section(measured));
     }
     report.sections.push(over_batches(measured));
     report.sections.push(samples(measured));
-    report.sections.push(setup(setting, session)?);
+    report.sections.push(page::data(&setting.ground, session)?);
     Ok(report)
 }
 
@@ -217,81 +218,29 @@ fn result(measured: &Measured) -> Section {
         add(&variant.name, &|key| measured.values(i, None, key));
     }
     section.push(table);
+    section.push(parts(measured));
     section
 }
 
-/// What leaving blocks out does.
-fn nested(measured: &Measured) -> Section {
-    let mut section = Section::new("Blocks left out");
-    let caption = "Rollouts of all batches: mean over batches, then mean and 95 % interval over seeds. b is the nested \
-                   policy that draws, π the whole one before the update; the mean token ratio π/b is 1 in expectation.";
-    let names = std::iter::once("rollouts").chain(ROLLOUTS.iter().map(|(name, _)| *name));
-    let mut table = Table::new(caption, names.collect::<Vec<_>>());
-    for (i, variant) in measured.variants.iter().enumerate() {
-        let mut row: Vec<Field> = vec![variant.name.as_str().into()];
-        row.extend(ROLLOUTS.iter().map(|(_, key)| field(&measured.rollouts(i, key))));
+/// What the verifier counts, part by part.
+fn parts(measured: &Measured) -> Table {
+    let known = measured.start.first().map(|e| e.figures.values.keys()).into_iter().flatten();
+    let keys: Vec<&String> = known.filter(|k| k.contains("/verifier/")).collect();
+    let caption =
+        "The verifier's parts: means over the evaluation prompts, then mean and 95 % interval over seeds.";
+    let names = keys.iter().map(|k| k.replace("/verifier/", ": ").replace('_', " "));
+    let mut table =
+        Table::new(caption, std::iter::once("rollouts".to_owned()).chain(names).collect::<Vec<_>>());
+    let mut add = |name: &str, values: &dyn Fn(&str) -> Vec<f64>| {
+        let mut row: Vec<Field> = vec![name.into()];
+        row.extend(keys.iter().map(|key| field(&values(key))));
         table.rows.push(row);
-    }
-    section.push(table);
-    if !measured.speeds.is_empty() {
-        section.push(speed_table(measured));
-    }
-    let shown = [
-        ("KL(b ‖ π), nats a completion", "nested/kl", false),
-        ("sampled: all right", "sampled/accuracy", true),
-        ("greedy: all right", "greedy/accuracy", true),
-        ("tokens of a rollout", "completions/mean_length", false),
-    ];
-    for (name, key, of_policy) in shown {
-        section.push(against_x(measured, name, key, of_policy));
-    }
-    section
-}
-
-fn speed_table(measured: &Measured) -> Table {
-    let caption = "Generation on this machine, completions of one length, repetitions interleaved: median, slowest and \
-                   fastest. The bandwidth model is 1 / (1 − (k/L) f), f the blocks' share of the parameters read.";
-    let columns =
-        ["blocks left out", "share x", "tokens/s", "slowest", "fastest", "gain", "gain by the model"];
-    let mut table = Table::new(caption, columns);
-    let base = measured.speeds.first().map_or(f64::NAN, Speed::median);
-    for speed in &measured.speeds {
-        let (least, most) =
-            speed.rates.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), x| (a.min(*x), b.max(*x)));
-        table.rows.push(vec![
-            speed.n_skipped.to_string().into(),
-            Field::finite(speed.ratio),
-            Field::finite(speed.median()),
-            Field::finite(least),
-            Field::finite(most),
-            Field::finite(speed.median() / base),
-            Field::finite(speed.predicted),
-        ]);
+    };
+    add("start (SFT)", &|key| measured.start(key));
+    for (i, variant) in measured.variants.iter().enumerate() {
+        add(&variant.name, &|key| measured.values(i, None, key));
     }
     table
-}
-
-/// A figure against x, one line a correction; plain GRPO is where all begin.
-fn against_x(measured: &Measured, name: &str, key: &str, of_policy: bool) -> Plot {
-    let of = |i: usize| if of_policy { measured.values(i, None, key) } else { measured.rollouts(i, key) };
-    let mut plot = Plot::new(format!("{name} against x"), "share of blocks left out", name);
-    let mut corrections: Vec<&str> = Vec::new();
-    for variant in measured.variants.iter().filter(|v| v.x > 0.0) {
-        if !corrections.contains(&variant.correction.as_str()) {
-            corrections.push(&variant.correction);
-        }
-    }
-    for correction in corrections {
-        let mut points: Vec<Point> = Vec::new();
-        for (i, v) in measured.variants.iter().enumerate() {
-            if v.x <= 0.0 || v.correction == correction {
-                points.extend(point(v.x, &of(i)));
-            }
-        }
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        plot = plot.with(Series::finite(correction, Style::LineAndPoints, points));
-    }
-    plot.caption("Bars and bands are 95 % intervals over seeds.")
 }
 
 fn over_batches(measured: &Measured) -> Section {
@@ -335,17 +284,6 @@ fn samples(measured: &Measured) -> Section {
 /// The answers that an evaluation keeps for the report.
 fn shown(evaluation: Option<&Evaluation>) -> &[[String; 2]] {
     evaluation.map_or(&[], |e| &e.samples)
-}
-
-fn setup(setting: &Setting, session: &Session) -> Result<Section, Error> {
-    let mut section = Section::new("Data and models");
-    for note in &setting.ground.data.notes {
-        section.paragraph(note.clone());
-    }
-    if let Some(p) = session.get::<f64>("sft/perplexity")? {
-        section.paragraph(format!("Held-out perplexity of the start policy: {p:.2} a token."));
-    }
-    Ok(section)
 }
 
 /// The table of the result for a terminal of 100 columns.
