@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use rlhf_core::host::advantage::{GroupAdvantageConfig, GroupScale};
+use rlhf_core::host::advantage::{Baseline, GroupAdvantageConfig, GroupScale};
 use rlhf_core::host::schedule::LrSchedule;
 use rlhf_core::loss::cispo::CispoConfig;
 use rlhf_core::loss::gmpo::GmpoConfig;
@@ -141,6 +141,8 @@ section!(
         beta: Weight,
         /// How the KL is differentiated.
         kl_gradient: KlGradient,
+        /// What a reward is compared with; leaving its own out is RLOO's way.
+        baseline: Baseline,
         /// Divisor of advantages.
         scale_rewards: ScaleRewards,
         /// Whether completions without an end are left out of the loss.
@@ -253,7 +255,8 @@ impl GrpoSection {
         }
     }
 
-    /// From rewards to advantages, as TRL: the group's mean, and the unbiased deviation plus 10⁻⁴.
+    /// From rewards to advantages, as TRL unless told otherwise: the group's mean, and the unbiased deviation plus
+    /// 10⁻⁴.
     pub fn advantage(&self) -> GroupAdvantageConfig {
         let trl = trl::grpo().advantage;
         let scale = match (self.scale_rewards, trl.scale) {
@@ -261,7 +264,7 @@ impl GrpoSection {
             (ScaleRewards::None, _) => GroupScale::None,
             (_, scale) => scale,
         };
-        GroupAdvantageConfig { scale, ..trl }
+        GroupAdvantageConfig { baseline: self.baseline, scale, ..trl }
     }
 
     /// Optimiser steps a rollout batch.
@@ -339,5 +342,27 @@ impl GrpoPipeline {
             return Err(Error::config("config", "sft.layer_drop", expected, found));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rlhf_core::host::advantage::group_advantages;
+
+    use crate::config::{Overrides, Pipeline, load};
+
+    /// Rewards 1, 0, 0: of the others' means 0, ½, ½ by RLOO; 1/3 of the group by GRPO without a divisor.
+    #[test]
+    fn a_reward_may_be_left_out_of_its_own_baseline() {
+        for (baseline, expected) in
+            [("leave_one_out", [1.0, -0.5, -0.5]), ("group_mean", [2.0 / 3.0, -1.0 / 3.0, -1.0 / 3.0])]
+        {
+            let set = [format!("grpo.baseline={baseline}"), "grpo.scale_rewards=none".to_owned()];
+            let loaded = load("grpo", &Overrides { set: set.to_vec(), ..Overrides::default() });
+            let Pipeline::Grpo(config) = loaded.expect("valid").pipeline else { panic!("not grpo") };
+            let all = group_advantages(config.grpo.advantage(), &[[1.0, 0.0, 0.0]]).advantages;
+            let near = all[0].iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15);
+            assert!(near, "{baseline}: {all:?}");
+        }
     }
 }
