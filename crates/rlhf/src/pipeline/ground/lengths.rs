@@ -12,12 +12,6 @@ use crate::data::{self, Layout, OnBadRecord};
 use crate::error::Error;
 use crate::task::{Example, TaskData};
 
-/// A text that does not fit: how many tokens it has.
-struct TooLong<'a> {
-    prompt: &'a str,
-    n_tokens: usize,
-}
-
 /// Checks every prompt against the room that the context of `context` tokens leaves, and counts what
 /// is cut. With `on_bad_record = "skip"` a prompt without room is left out and counted.
 ///
@@ -29,57 +23,67 @@ pub(super) fn fit_context(
     context: usize,
     data: &mut TaskData,
 ) -> Result<(), Error> {
-    let new = config.sampling.max_completion_length.get();
-    let room = context.saturating_sub(new);
-    let path = config.task.path.as_str();
-    let for_rollouts = format!(
-        "at most {room} tokens, since max_completion_length = {new} of {context} are the completion's"
-    );
-    let asked = data.eval_prompts.clone();
-    for prompts in [&mut data.train_prompts, &mut data.eval_prompts] {
-        let n = keep(
-            config,
-            prompts,
-            path,
-            &for_rollouts,
-            |p| p,
-            |p| {
-                let n_tokens = prompt_ids(tokenizer, p).len();
-                (n_tokens > room).then_some(TooLong { prompt: p, n_tokens })
-            },
-        )?;
-        note(&mut data.notes, n, "prompts without room for a completion left out");
-    }
-    keep_references(&asked, data);
-    // One token of the answer at least must be learned.
-    let most = context.saturating_sub(1);
-    let for_answers =
-        format!("at most {most} tokens, so that one of the answer is left in a context of {context}");
-    let sft_path = config.task.sft_path.as_str();
-    for examples in [&mut data.sft, &mut data.sft_heldout] {
-        let n = keep(
-            config,
-            examples,
-            sft_path,
-            &for_answers,
-            |e: &Example| &e.prompt,
-            |e| {
-                let n_tokens = prompt_ids(tokenizer, &e.prompt).len();
-                (n_tokens > most).then_some(TooLong { prompt: &e.prompt, n_tokens })
-            },
-        )?;
-        note(&mut data.notes, n, "references without room for an answer left out");
-    }
-    let length = |a: &str, b: &str| prompt_ids(tokenizer, a).len() + tokenizer.encode(b).len() + 1;
-    let cut = data.sft.iter().filter(|e| length(&e.prompt, &e.completion) > context).count();
-    note(&mut data.notes, cut, "references cut at the context's end");
-    let pairs = data.train_preferences.iter().chain(&data.judge_preferences);
-    let cut = pairs
-        .flat_map(|p| [length(&p.prompt, &p.chosen), length(&p.prompt, &p.rejected)])
-        .filter(|n| *n > context)
-        .count();
-    note(&mut data.notes, cut, "texts of comparisons longer than the context, read from their end");
+    let fit = Fit { config, tokenizer, context };
+    fit.prompts(data)?;
+    fit.references(data)?;
+    fit.count_cut(data);
     Ok(())
+}
+
+/// What texts must fit, and where they come from.
+struct Fit<'a> {
+    config: &'a Common<'a>,
+    tokenizer: &'a Tokenizer,
+    context: usize,
+}
+
+impl Fit<'_> {
+    /// Prompts need room for a completion.
+    fn prompts(&self, data: &mut TaskData) -> Result<(), Error> {
+        let (new, context) = (self.config.sampling.max_completion_length.get(), self.context);
+        let room = context.saturating_sub(new);
+        let expected = format!(
+            "at most {room} tokens, since max_completion_length = {new} of {context} are the completion's"
+        );
+        let asked = data.eval_prompts.clone();
+        for prompts in [&mut data.train_prompts, &mut data.eval_prompts] {
+            let fault = |p: &String| self.beyond(room, p);
+            let n = keep(self.config, prompts, &self.config.task.path, &expected, |p| p, fault)?;
+            note(&mut data.notes, n, "prompts without room for a completion left out");
+        }
+        keep_references(&asked, data);
+        Ok(())
+    }
+
+    /// One token of a reference's answer at least must be learned.
+    fn references(&self, data: &mut TaskData) -> Result<(), Error> {
+        let (most, context) = (self.context.saturating_sub(1), self.context);
+        let expected =
+            format!("at most {most} tokens, so that one of the answer is left in a context of {context}");
+        for examples in [&mut data.sft, &mut data.sft_heldout] {
+            let fault = |e: &Example| self.beyond(most, &e.prompt);
+            let path = &self.config.task.sft_path;
+            let n = keep(self.config, examples, path, &expected, |e| &e.prompt, fault)?;
+            note(&mut data.notes, n, "references without room for an answer left out");
+        }
+        Ok(())
+    }
+
+    /// Longer texts are cut, and counted.
+    fn count_cut(&self, data: &mut TaskData) {
+        let prompt = |text: &str| prompt_ids(self.tokenizer, text).len();
+        let length = |a: &str, b: &str| prompt(a) + self.tokenizer.encode(b).len() + 1;
+        let cut = data.sft.iter().filter(|e| length(&e.prompt, &e.completion) > self.context).count();
+        note(&mut data.notes, cut, "references cut at the context's end");
+        let pairs = data.train_preferences.iter().chain(&data.judge_preferences);
+        let lengths = pairs.flat_map(|p| [length(&p.prompt, &p.chosen), length(&p.prompt, &p.rejected)]);
+        let cut = lengths.filter(|n| *n > self.context).count();
+        note(&mut data.notes, cut, "texts of comparisons longer than the context, read from their end");
+    }
+
+    fn beyond(&self, most: usize, prompt: &str) -> Option<usize> {
+        Some(prompt_ids(self.tokenizer, prompt).len()).filter(|n| *n > most)
+    }
 }
 
 fn note(notes: &mut Vec<String>, n: usize, what: &str) {
@@ -95,21 +99,23 @@ fn keep_references(asked: &[String], data: &mut TaskData) {
     data.eval_references.retain(|_| asked.next().is_some_and(|prompt| kept.contains(prompt)));
 }
 
-/// Refuses the first item at fault, or leaves all such out and says how many.
+/// Refuses the first item at fault, or leaves all such out and says how many. `fault` tells the tokens of a prompt
+/// that has too many.
 fn keep<T>(
     config: &Common<'_>,
     items: &mut Vec<T>,
     path: &str,
     expected: &str,
     prompt: fn(&T) -> &String,
-    fault: impl Fn(&T) -> Option<TooLong<'_>>,
+    fault: impl Fn(&T) -> Option<usize>,
 ) -> Result<usize, Error>
 where
     T: Clone,
 {
     let n = items.len();
     if config.task.on_bad_record == OnBadRecord::Fail {
-        let Some(TooLong { prompt, n_tokens }) = items.iter().find_map(&fault) else { return Ok(0) };
+        let first = items.iter().find_map(|item| fault(item).map(|n| (prompt(item), n)));
+        let Some((prompt, n_tokens)) = first else { return Ok(0) };
         let start: String = prompt.chars().take(40).collect();
         let found = format!("{n_tokens}: {start:?}…");
         return Err(match place(config, path, prompt) {
