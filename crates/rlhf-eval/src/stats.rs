@@ -52,6 +52,26 @@ pub fn mean(values: &[f64]) -> Result<f64, EvalError> {
     Ok(plain_mean(values))
 }
 
+/// The middle of at least one value, or the mean of the two in the middle.
+///
+/// ```
+/// use rlhf_eval::stats::median;
+/// assert_eq!(median(&[3.0, 1.0, 2.0])?, 2.0);
+/// assert_eq!(median(&[3.0, 1.0, 8.0, 2.0])?, 2.5);
+/// # Ok::<(), rlhf_eval::error::EvalError>(())
+/// ```
+///
+/// # Errors
+/// No value, or one that is not finite.
+pub fn median(values: &[f64]) -> Result<f64, EvalError> {
+    check("median", values, 1)?;
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let below = if sorted.len().is_multiple_of(2) { middle - 1 } else { middle };
+    Ok((sorted[below] + sorted[middle]) / 2.0)
+}
+
 /// Sample standard deviation (divisor n - 1) of at least two values.
 ///
 /// # Errors

@@ -51,22 +51,23 @@ impl Blocks {
 ///
 /// # Errors
 /// Greedy decoding: all completions of a prompt are one, and ρ has no probability to divide by. A rule
-/// that takes tokens away with the correction that is unbiased otherwise: what b cannot draw no weight
-/// brings back. (The other corrections are biased anyway, and recorded log-probabilities are of the
-/// renormalised distribution.) An interval without positive numbers: no token would ever count.
+/// that takes tokens away, with any correction: what b cannot draw no weight brings back, and b is recorded
+/// renormalised over what was left, so that ρ of π over all tokens is not 1 in the mean. An interval without
+/// positive numbers: no token would ever count.
 pub fn check(sampling: &Sampling, correction: RolloutCorrection) -> Result<(), Error> {
     if sampling.is_greedy() {
         let expected = format!("a number above 0: probabilities are divided under `{correction}`");
         return Err(Error::behavior("temperature", expected, sampling.temperature));
     }
-    let RolloutCorrection::Weights(weights) = correction else { return Ok(()) };
-    if weights == Correction::Sequence {
-        let rule = removals(sampling).into_iter().find(|rule| rule.is_on);
-        if let Some(Removal { what, off, found, .. }) = rule {
-            let expected = format!("{off}, which is off: `sequence` is unbiased over all tokens only");
-            return Err(Error::behavior(what, expected, found));
-        }
+    if correction == RolloutCorrection::Weights(Correction::None) {
+        return Ok(());
     }
+    let rule = removals(sampling).into_iter().find(|rule| rule.is_on);
+    if let Some(Removal { what, off, found, .. }) = rule {
+        let expected = format!("{off}, which is off: `{correction}` divides probabilities of all tokens");
+        return Err(Error::behavior(what, expected, found));
+    }
+    let RolloutCorrection::Weights(weights) = correction else { return Ok(()) };
     match weights {
         Correction::TokenTruncate(within)
         | Correction::TokenMask(within)
@@ -213,11 +214,14 @@ mod tests {
         for (what, sampling, expected, found) in on {
             let text = error(sampling, Correction::Sequence).expect(what);
             assert!(text.starts_with(&format!("{what}: {expected}")) && text.ends_with(found), "{text}");
-            // Biased corrections live with a renormalised b.
-            for other in [Correction::None, Correction::RetraceToken(Prob::ONE), Correction::Token] {
-                assert_eq!(error(sampling, other), None);
+            for other in [Correction::RetraceToken(Prob::ONE), Correction::Token, Correction::Geometric] {
+                assert!(
+                    error(sampling, other).is_some_and(|e| e.starts_with(&format!("{what}: {expected}")))
+                );
             }
-            assert!(check(&sampling, RolloutCorrection::BaseClip).is_ok());
+            assert!(check(&sampling, RolloutCorrection::BaseClip).is_err());
+            // Nothing is divided.
+            assert_eq!(error(sampling, Correction::None), None);
         }
         // These leave every token a probability.
         let soft = Sampling { temperature: 0.7, repetition_penalty: 1.2, ..Sampling::plain() };

@@ -16,7 +16,9 @@
 
 use std::fmt;
 
+use rlhf_core::host::interval::Interval;
 use rlhf_core::host::off_policy::{Correction, correction_weights, diagnostics};
+use rlhf_core::number::Prob;
 use rlhf_policy::batch::Sequence;
 use rlhf_policy::group;
 use serde::{Deserialize, Serialize};
@@ -26,12 +28,7 @@ use crate::behavior::NestedBatch;
 /// What is done about completions that other blocks drew. Written `"base_clip"`, or as a [`Correction`]
 /// is: `"none"`, `"sequence"`, `{"token_truncate": [0.0, 2.0]}`, `{"retrace_token": 1.0}`, …
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "snake_case",
-    expecting = "expected `base_clip`, none, token, prefix, sequence, \
-    geometric, token_truncate = [low, high], token_mask, sequence_truncate, sequence_mask, geometric_mask, \
-    retrace_token = λ or retrace_traces = λ"
-)]
+#[serde(rename_all = "snake_case", from = "Named")]
 pub enum RolloutCorrection {
     /// b in place of π in r, and no weights. It stalls: a token that π already prefers to b has
     /// ρ > 1 + ε, so that its gradient is cut where A > 0.
@@ -39,6 +36,45 @@ pub enum RolloutCorrection {
     /// w of ρ on the surrogate.
     #[serde(untagged)]
     Weights(Correction),
+}
+
+/// All of them side by side, as they are written: an error then names the value at fault.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Named {
+    BaseClip,
+    None,
+    Token,
+    Prefix,
+    Sequence,
+    Geometric,
+    TokenTruncate(Interval),
+    TokenMask(Interval),
+    SequenceTruncate(Interval),
+    SequenceMask(Interval),
+    GeometricMask(Interval),
+    RetraceToken(Prob),
+    RetraceTraces(Prob),
+}
+
+impl From<Named> for RolloutCorrection {
+    fn from(named: Named) -> Self {
+        Self::Weights(match named {
+            Named::BaseClip => return Self::BaseClip,
+            Named::None => Correction::None,
+            Named::Token => Correction::Token,
+            Named::Prefix => Correction::Prefix,
+            Named::Sequence => Correction::Sequence,
+            Named::Geometric => Correction::Geometric,
+            Named::TokenTruncate(within) => Correction::TokenTruncate(within),
+            Named::TokenMask(within) => Correction::TokenMask(within),
+            Named::SequenceTruncate(within) => Correction::SequenceTruncate(within),
+            Named::SequenceMask(within) => Correction::SequenceMask(within),
+            Named::GeometricMask(within) => Correction::GeometricMask(within),
+            Named::RetraceToken(lambda) => Correction::RetraceToken(lambda),
+            Named::RetraceTraces(lambda) => Correction::RetraceTraces(lambda),
+        })
+    }
 }
 
 impl fmt::Display for RolloutCorrection {
@@ -197,8 +233,6 @@ impl Corrected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rlhf_core::host::interval::Interval;
-    use rlhf_core::number::Prob;
 
     #[test]
     fn a_correction_is_written_by_name() {
@@ -218,9 +252,13 @@ mod tests {
             assert_eq!(serde_json::from_str::<RolloutCorrection>(text).expect("read"), correction);
             assert!(text.contains(&correction.to_string()));
         }
-        for text in [r#""tis""#, r#"{"retrace_token":1.5}"#, r#"{"token_mask":[2.0,1.0]}"#, "1"] {
+        for (text, expected) in [
+            (r#""tis""#, "expected one of `base_clip`, `none`, `token`, `prefix`, `sequence`"),
+            (r#"{"retrace_token":1.5}"#, "expected a number from 0 to 1, found 1.5"),
+            (r#"{"token_mask":[2.0,1.0]}"#, "expected an upper end not below the lower one, found 1"),
+        ] {
             let error = serde_json::from_str::<RolloutCorrection>(text).expect_err(text).to_string();
-            assert!(error.contains("expected `base_clip`, none, token, prefix, sequence"), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -371,7 +371,15 @@ fn run(a: &Run, out: &mut dyn Write) -> Result<(), Error> {
     // What was in force goes on, unless the command line says it again.
     let effective = match saved.to_str() {
         Some(saved_path) if a.resume && overrides.is_empty() && saved.exists() => {
-            config::load(saved_path, &overrides)?
+            let own = config::load(saved_path, &overrides)?;
+            let named = config::load(&a.configured.config, &overrides).ok();
+            if named.is_none_or(|named| named.text != own.text) {
+                let (folder, config) = (folder.display(), &a.configured.config);
+                eprintln!(
+                    "note: {folder} goes on with its own config.toml, which is not {config} as it stands"
+                );
+            }
+            own
         }
         _ => config::load(&a.configured.config, &overrides)?,
     };

@@ -267,7 +267,17 @@ fn in_words(message: &str, value: &str) -> (String, String) {
     let Some((before, expected)) = message.split_once("expected ") else {
         return (message.to_owned(), value.to_owned());
     };
-    let expected = expected.split(", found ").next().unwrap_or(expected);
+    let (expected, told) = match expected.split_once(", found ") {
+        Some((expected, found)) => (expected, Some(found)),
+        None => (expected, None),
+    };
+    let expected = if expected == "usize" { "a whole number of at least 0" } else { expected };
+    // Where the key's value is a whole table, the parser's own word for what it found in it.
+    let named = ["invalid value: ", "invalid type: "].into_iter().find_map(|p| before.strip_prefix(p));
+    let value = match told.or(named.map(|found| found.trim_end_matches([',', ' ']))) {
+        Some(found) if value.is_empty() => found,
+        _ => value,
+    };
     match before.strip_prefix("unknown field ") {
         Some(name) => {
             (expected.to_owned(), format!("the unknown field {}", name.trim_end_matches([',', ' '])))

@@ -55,7 +55,7 @@ logits for every prefix, the sum of its layers' tables of normal numbers. No fie
   layers         L, 6
   border         first and last layers that always stay, 1
   seed           of the random streams, 3
-  scale          standard deviation of a layer's logits, 0.3
+  scale          standard deviation of a layer's logits, 0.3; at most 5
   reward         [R, …], one number a completion, its tokens read as digits in base V; when left out, 1
                  where at least half of the tokens are V − 1, else 0
   skip           [k, …], how many layers are left out, uniformly drawn; [1, 2, 3]

@@ -27,6 +27,10 @@ use crate::input::Input;
 
 /// Completions times sets of layers that are still enumerated quickly.
 const MAX_OUTCOMES: usize = 100_000;
+/// Logits of all layers that are still held easily.
+const MAX_LOGITS: usize = 20_000_000;
+/// Largest deviation of a layer's logits.
+const MAX_SCALE: f64 = 5.0;
 
 /// Everything that the answers follow from.
 struct Case {
@@ -47,10 +51,25 @@ pub(super) fn run(mut input: Input) -> Result<Value, Error> {
     input.finish()?;
     let sets = skip.iter().map(|k| case.sets(&input, *k)).collect::<Result<Vec<_>, _>>()?;
     let mut report = case.report(&sets);
+    if has_null(&report) {
+        let expected =
+            "rewards that differ, so that there is a gradient, and moments within the range of numbers";
+        return Err(input.error("reward", expected, "others"));
+    }
     if let Some(train) = train {
         report["train"] = train.run();
     }
     Ok(report)
+}
+
+/// Whether a figure could not be written: JSON has no infinity and no NaN.
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        _ => false,
+    }
 }
 
 /// A number that is not negative.
@@ -73,6 +92,10 @@ fn case(input: &mut Input, seed: u64, clip: PpoClipConfig) -> Result<Case, Error
     let (vocabulary, length) = (whole("vocabulary", 3, 2)?, whole("length", 4, 1)?);
     let (layers, border) = (whole("layers", 6, 1)?, whole("border", 1, 0)?);
     let scale = optional_number(input, "scale", 0.3)?.get();
+    if scale > MAX_SCALE {
+        let expected = format!("at most {MAX_SCALE}: logits beyond leave ratios that no number holds");
+        return Err(input.error("scale", expected, scale.to_string()));
+    }
     let n = u32::try_from(length).ok().and_then(|length| vocabulary.checked_pow(length));
     let Some(n) = n.filter(|n| *n <= MAX_OUTCOMES) else {
         let expected = format!("vocabulary^length of at most {MAX_OUTCOMES} completions");
@@ -87,7 +110,12 @@ fn case(input: &mut Input, seed: u64, clip: PpoClipConfig) -> Result<Case, Error
         return Err(input.error("groups", "group sizes of at least 1", wrong.to_string()));
     }
     let answer = |code: usize| answer(code, vocabulary, length, rewards.as_deref());
-    let rows = (0..length).map(|t| vocabulary.pow(t as u32)).sum();
+    let rows: usize = (0..length).map(|t| vocabulary.pow(t as u32)).sum();
+    if layers.saturating_mul(rows * vocabulary) > MAX_LOGITS {
+        let expected =
+            format!("at most {MAX_LOGITS} logits: layers times {rows} prefixes times {vocabulary} tokens");
+        return Err(input.error("layers", expected, layers.to_string()));
+    }
     Ok(Case {
         layers: Layers::random(Shape { layers, rows, vocabulary, scale }, seed),
         answers: (0..n).map(answer).collect(),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use rlhf_eval::stats::median;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -138,10 +139,9 @@ impl Gain {
     pub fn of(speeds: &[Speed]) -> Option<Self> {
         let of = |w: Workload| speeds.iter().find(|s| s.workload == w.name()).map(|s| &s.rates);
         let (deep, nested) = (of(Workload::GenerateDeep)?, of(Workload::GenerateNested)?);
-        let mut ratios: Vec<f64> = nested.iter().zip(deep).map(|(a, b)| a / b).collect();
-        ratios.sort_by(f64::total_cmp);
-        let (min, max) = (*ratios.first()?, *ratios.last()?);
-        Some(Self { median: ratios[ratios.len() / 2], min, max })
+        let ratios: Vec<f64> = nested.iter().zip(deep).map(|(a, b)| a / b).collect();
+        let (min, max) = ends(&ratios);
+        Some(Self { median: median(&ratios).ok()?, min, max })
     }
 }
 
@@ -186,6 +186,11 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<Vec<Speed>, Error>
     Ok((0..chosen.len()).map(|i| speed(chosen[i], tokens[i], &seconds[i], peak)).collect())
 }
 
+/// The least and the largest.
+fn ends(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)))
+}
+
 fn chosen(names: &[String]) -> Result<Vec<Workload>, Error> {
     let known = |name: &str| Workload::ALL.into_iter().find(|w| w.name() == name);
     if names.is_empty() {
@@ -200,19 +205,18 @@ fn chosen(names: &[String]) -> Result<Vec<Workload>, Error> {
 }
 
 fn speed(workload: Workload, tokens: usize, seconds: &[f64], peak_rss_mib: Option<usize>) -> Speed {
-    let mut sorted = seconds.to_vec();
-    sorted.sort_by(f64::total_cmp);
     let rate = |s: f64| tokens as f64 / s;
-    let (median, last) = (sorted[sorted.len() / 2], sorted.len() - 1);
+    let median = median(seconds).unwrap_or(f64::NAN);
+    let (least, most) = ends(seconds);
     Speed {
         workload: workload.name().to_owned(),
         tokens,
         median: rate(median),
-        min: rate(sorted[last]),
-        max: rate(sorted[0]),
+        min: rate(most),
+        max: rate(least),
         rates: seconds.iter().map(|s| rate(*s)).collect(),
         seconds: median,
-        runs: sorted.len(),
+        runs: seconds.len(),
         peak_rss_mib,
     }
 }

@@ -111,6 +111,13 @@ impl Common<'_> {
     /// # Errors
     /// [`Error::Config`] that names the key.
     pub(super) fn check(&self) -> Result<(), Error> {
+        if self.sampling.top_p.get() <= 0.0 {
+            return Err(Error::config("config", "sampling.top_p", "a number above 0, 1 for off", "0"));
+        }
+        if self.sft.layer_drop >= Prob::ONE {
+            let expected = "a number below 1: the blocks between the first and the last learn too";
+            return Err(Error::config("config", "sft.layer_drop", expected, "1"));
+        }
         if !self.policy.path.is_empty() {
             return Ok(());
         }

@@ -224,7 +224,7 @@ pub struct Misfit {
 }
 
 /// The rows of `path` as records that `make` builds from the cells of `columns`, in their order. The cells are
-/// text. For the layouts of single data sets; for prompts, preferences and ratings see above.
+/// text, or numbers as they are written. For the layouts of single data sets; for prompts, preferences and ratings see above.
 ///
 /// # Errors
 /// As [`prompts`]. What `make` refuses is a record at fault, with its line and column.

@@ -1,5 +1,7 @@
 //! The kinds of record, and how each is read from a row.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -142,6 +144,14 @@ impl<'a> Cells<'a> {
         value.as_str().ok_or_else(|| self.fault(self.layout.column(field), "text", describe(value)))
     }
 
+    /// A text, or a number as it is written.
+    fn written(&self, field: &str) -> Result<Cow<'a, str>, Fault> {
+        match self.value(field)? {
+            Value::Number(number) => Ok(Cow::Owned(number.to_string())),
+            _ => self.text(field).map(Cow::Borrowed),
+        }
+    }
+
     fn said(&self, field: &str) -> Result<Said<'a>, Fault> {
         let column = self.layout.column(field);
         match self.value(field)? {
@@ -227,8 +237,9 @@ pub(super) fn of_table<T>(
     columns: &[&str],
     make: fn(&[&str]) -> Result<T, Misfit>,
 ) -> Result<T, Fault> {
-    let texts = columns.iter().map(|column| cells.text(column)).collect::<Result<Vec<&str>, Fault>>()?;
-    make(&texts).map_err(|misfit| cells.fault(columns[misfit.column], misfit.expected, misfit.found))
+    let texts = columns.iter().map(|column| cells.written(column)).collect::<Result<Vec<_>, Fault>>()?;
+    make(&texts.iter().map(AsRef::as_ref).collect::<Vec<&str>>())
+        .map_err(|misfit| cells.fault(columns[misfit.column], misfit.expected, misfit.found))
 }
 
 /// `prompt`, else `messages`, else `question`.

@@ -18,6 +18,7 @@ use crate::data::{Given, Scale};
 use crate::error::Error;
 use crate::pipeline::fit::{FitPlan, Shown, fit};
 use crate::pipeline::models::{self, Language};
+use crate::pipeline::page;
 use crate::pipeline::session::Session;
 use crate::task::arithmetic::Difficulty;
 use crate::task::files::{self, Files};
@@ -347,7 +348,8 @@ fn sft(config: &Common<'_>, ground: &Ground, session: &mut Session) -> Result<St
         }
         session.put("sft/perplexity", &token)?;
         session.put("sft/word_perplexity", &word)?;
-        session.progress.say(&format!("sft: held-out perplexity {token:.1} a token, {word:.1} a word"));
+        let word = page::readable(word);
+        session.progress.say(&format!("sft: held-out perplexity {token:.1} a token, {word} a word"));
     }
     let bytes = models::bytes_of(&policy)?;
     session.finish_phase("sft", Some(bytes))?;

@@ -97,9 +97,14 @@ pub(super) fn data(ground: &Ground, session: &Session) -> Result<Section, Error>
         section.paragraph(format!("Held-out perplexity of the start policy: {p:.1} a token."));
     }
     if let Some(p) = session.get::<f64>("sft/word_perplexity")? {
-        section.paragraph(format!("The same per white-space word and end: {p:.1}."));
+        section.paragraph(format!("The same per white-space word and end: {}.", readable(p)));
     }
     Ok(section)
+}
+
+/// A perplexity with one decimal, a huge one in powers of ten.
+pub(super) fn readable(perplexity: f64) -> String {
+    if perplexity < 1e6 { format!("{perplexity:.1}") } else { format!("{perplexity:.1e}") }
 }
 
 /// Closes the run: the table on the terminal, the trends, and where the files lie.

@@ -149,6 +149,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_an_answer_too() {
+        let line = |i: usize| format!("{{\"question\":\"{i}?\",\"answer\":{}}}\n", 0.5 * i as f64);
+        let text: String = (0..9).map(line).collect();
+        let task = load_from(&text, OnBadRecord::Fail).expect("good records");
+        let verify = task.verify.as_ref().expect("a rule");
+        assert_eq!(verify.verdict("3?", "so 1.5").expect("a key").reward.to_bits(), 1.0_f64.to_bits());
+        assert!(verify.verdict("3?", "so 1").expect("a key").reward.abs() < 1e-12);
+    }
+
+    #[test]
     fn bad_records_are_named_or_counted() {
         let bad = lines() + "{\"question\":\"how many?\",\"answer\":\"many\"}\n";
         let error = load_from(&bad, OnBadRecord::Fail).expect_err("no number").to_string();

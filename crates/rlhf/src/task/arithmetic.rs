@@ -179,7 +179,10 @@ fn check(sizes: &Sizes, difficulty: &Difficulty) -> Result<(), Error> {
     let all = operands * (operands + 1);
     let most = all - all / SPARE;
     if used as u128 > most {
-        let expected = format!("task sizes of at most {most} problems together, held-out ones among them");
+        let expected = format!(
+            "more digits, or task.n_sft, a {HELD_OUT}th of it more, task.n_prompts and task.n_eval_prompts of at most \
+             {most} together"
+        );
         return fault("verifier.n_digits", expected, used);
     }
     Ok(())
@@ -298,7 +301,7 @@ mod tests {
             arithmetic(0, sizes, &difficulty).expect_err("not to be met").to_string()
         };
         // 55 sums and 55 differences of one digit, three quarters of them.
-        let expected = "task arithmetic: verifier.n_digits: expected task sizes of at most 83 problems together, held-out ones among them, found 2800";
+        let expected = "task arithmetic: verifier.n_digits: expected more digits, or task.n_sft, a 10th of it more, task.n_prompts and task.n_eval_prompts of at most 83 together, found 2800";
         assert_eq!(message(&SIZES, 1), expected);
         assert!(message(&SIZES, 10).contains("verifier.n_digits: expected 1 to 9, found 10"));
         assert!(message(&Sizes { n_prompts: 0, ..SIZES }, 2).contains("task.n_prompts: expected at least 1"));

@@ -106,8 +106,8 @@ fn a_prompt_longer_than_the_context() {
     let mut text = fs::read_to_string(&path).unwrap();
     text.push_str(&format!("{{\"prompt\":\"{}\"}}\n", "§".repeat(60)));
     fs::write(&path, text).unwrap();
-    let expected = "prompts.jsonl:21: prompt: expected at most 112 tokens, since max_completion_length = 16 of \
-                    128 are the completion's, found 120: \"§§";
+    let expected = "prompts.jsonl:21: prompt: expected at most 112 tokens, since \
+                    sampling.max_completion_length = 16 of a context of 128 are the completion's, found 120: \"§§";
     run(dir.path(), &superhf("run", &FILES)).fails_with(1, &[expected]);
     let mut skip = FILES.to_vec();
     skip.push("task.on_bad_record=skip");

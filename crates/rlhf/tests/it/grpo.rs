@@ -76,7 +76,8 @@ fn every_loss_runs_through_the_loop() {
     ];
     for name in names {
         let loss = format!("grpo.loss_type={name}");
-        let more = [&variants(&[NESTED]), loss.as_str(), "grpo.beta=0.04", "grpo.num_iterations=2"];
+        let high = if name == "cispo" { "grpo.epsilon_high=5.0" } else { "grpo.epsilon_high=0.2" };
+        let more = [&variants(&[NESTED]), loss.as_str(), high, "grpo.beta=0.04", "grpo.num_iterations=2"];
         run(dir.path(), &grpo(name, &more)).ok();
         let lines = steps(&dir.path().join(name), "grpo/nested/seed=0");
         assert_eq!(lines.len(), 6, "{name}: three batches, two passes");
@@ -239,6 +240,25 @@ fn what_cannot_be_is_refused_before_a_step() {
         &[&of("0.25", "1", r#""sequence""#), "sampling.top_k=5"],
         &["variants[0].correction: expected top_k"],
     );
+    for (correction, key) in
+        [(r#"{retrace_token=1.0}"#, "sampling.top_k=5"), (r#""base_clip""#, "sampling.top_p=0.9")]
+    {
+        refused(
+            &[&of("0.25", "1", correction), key],
+            &["variants[0].correction: expected top_", "divides probabilities of all tokens"],
+        );
+    }
+    refused(
+        &[&of("0.25", "1", "{retrace_token=1.5}")],
+        &["command line: variants[0]: expected a number from 0 to 1, found 1.5 in {"],
+    );
+    refused(
+        &[&variants(&[r#"{name="a", schedule={kind="fixed", layers=[-1]}, correction="none"}"#])],
+        &["command line: variants[0]: expected a whole number of at least 0, found integer `-1` in {"],
+    );
+    refused(&["sampling.top_p=0.0"], &["sampling.top_p: expected a number above 0"]);
+    refused(&["sft.layer_drop=1.0"], &["sft.layer_drop: expected a number below 1"]);
+    refused(&["grpo.loss_type=cispo"], &["grpo.epsilon_high: expected at least 1 for cispo", "found 0.2"]);
     refused(&["sampling.temperature=0.0"], &["sampling.temperature", "found 0"]);
     refused(&["grpo.num_generations=1"], &["grpo.num_generations: expected at least 2", "found 1"]);
     refused(

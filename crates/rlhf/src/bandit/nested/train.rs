@@ -88,7 +88,10 @@ struct Seen {
 
 pub(super) fn read(input: &mut Input, seed: u64, clip: PpoClipConfig) -> Result<Option<Train>, Error> {
     let expected = "an object with the fields that `rlhf bandit --help` lists";
-    let Some(fields) = input.optional::<Fields>("train", expected)? else { return Ok(None) };
+    let Some(given) = input.optional::<Value>("train", expected)? else { return Ok(None) };
+    let shown = given.to_string();
+    let fields: Fields = serde_json::from_value(given)
+        .map_err(|e| input.error("train", expected, format!("{e} in {shown}")))?;
     let counts = [
         ("train.layers", fields.layers, 1),
         ("train.prompts", fields.prompts, 1),

@@ -217,6 +217,13 @@ fn nested_errors_name_field_expected_and_found() {
         (r#""train":{"border":5}"#, "train.border: expected less than half of 10 blocks"),
         (r#""train":{"num_generations":1}"#, "train.num_generations: expected a whole number of at least 2"),
         (r#""train":{"learning_rate":-1}"#, "train.learning_rate: expected a finite number of at least 0"),
+        (
+            r#""train":{"ratios":[-0.1]}"#,
+            "train: expected an object with the fields that `rlhf bandit --help` lists, found ",
+        ),
+        (r#""layers":1000000000"#, "layers: expected at most 20000000 logits"),
+        (r#""scale":100"#, "scale: expected at most 5"),
+        (r#""length":1,"reward":[1,1,1]"#, "reward: expected rewards that differ"),
         (r#""train":{"updates":1000000000}"#, "train: expected at most 200000000 tokens drawn in all runs"),
     ];
     for (fields, expected) in cases {

@@ -319,6 +319,10 @@ impl GrpoPipeline {
             let expected = format!("a divisor of {rows}, the completions of a rollout batch");
             return Err(wrong("grpo.steps_per_generation", expected, s.steps_per_generation.to_string()));
         }
+        if s.loss_type == LossType::Cispo && s.epsilon_high.get() < 1.0 {
+            let expected = "at least 1 for cispo, whose largest weight it is: 5, say".to_owned();
+            return Err(wrong("grpo.epsilon_high", expected, s.epsilon_high.get().to_string()));
+        }
         if self.policy.path.is_empty() {
             self.check_variants(self.policy.num_hidden_layers.get())?;
         }

@@ -26,6 +26,8 @@ pub struct Answer {
     pub text: String,
     /// Its tokens, without the end token.
     pub ids: Vec<u32>,
+    /// How many were drawn before anything was trimmed, without the end token.
+    pub n_drawn: usize,
     /// Whether the model stopped by itself or was cut at a turn: the end token belongs there.
     pub ended: bool,
 }
@@ -46,7 +48,7 @@ pub fn answer(how: Trim, ground: &Ground, rollout: &Rollout) -> Answer {
     let text =
         if trimmed.text.is_empty() { String::new() } else { format!(" {}", trimmed.text.trim_start()) };
     let ids = if text == raw { drawn.to_vec() } else { ground.tokenizer.encode(&text) };
-    Answer { prompt: rollout.prompt, text, ids, ended: eos || trimmed.cut }
+    Answer { prompt: rollout.prompt, text, ids, n_drawn: drawn.len(), ended: eos || trimmed.cut }
 }
 
 /// How `n` samples a prompt are drawn.

@@ -43,7 +43,7 @@ impl Fit<'_> {
         let (new, context) = (self.config.sampling.max_completion_length.get(), self.context);
         let room = context.saturating_sub(new);
         let expected = format!(
-            "at most {room} tokens, since max_completion_length = {new} of {context} are the completion's"
+            "at most {room} tokens, since sampling.max_completion_length = {new} of a context of {context} are the completion's"
         );
         let asked = data.eval_prompts.clone();
         for prompts in [&mut data.train_prompts, &mut data.eval_prompts] {

@@ -8,7 +8,8 @@ use super::times::Times;
 use crate::pipeline::page::{field, point};
 
 /// Columns of the table of rollouts.
-const ROLLOUTS: [(&str, &str); 9] = [
+const ROLLOUTS: [(&str, &str); 10] = [
+    ("share of blocks left out", "nested/skipped_ratio"),
     ("KL(b ‖ π), nats", "nested/kl"),
     ("mean token ratio", "nested/mean_ratio"),
     ("effective completions", "nested/effective_sample_size"),

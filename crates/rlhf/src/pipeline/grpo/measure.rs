@@ -25,7 +25,7 @@ pub struct Figures {
     /// Of an evaluation, under `greedy/` and `sampled/`: `reward`; `accuracy`, the share that is right in every
     /// part, with the ends of its 95 % Wilson interval as `accuracy_low` and `accuracy_high` (of samples as if
     /// those of one prompt were independent); `pass`, the share of prompts with a right sample; `verifier/…`;
-    /// `bleu` where there are references (corpus BLEU-4, lower case); `mean_length` in tokens; `ended`, the
+    /// `bleu` where there are references (corpus BLEU-4, lower case); `mean_length` in tokens, the end not counted; `ended`, the
     /// share that came to its end. And `kl`, KL(π ‖ start) of a sequence, nats.
     pub values: BTreeMap<String, f64>,
 }
@@ -136,7 +136,7 @@ fn describe(
         put(&format!("verifier/{}", part.name), mean(&all));
     }
     let n = answers.len() as f64;
-    put("mean_length", answers.iter().map(|a| a.ids.len() as f64).sum::<f64>() / n);
+    put("mean_length", answers.iter().map(|a| a.n_drawn as f64).sum::<f64>() / n);
     put("ended", answers.iter().filter(|a| a.ended).count() as f64 / n);
     if !data.eval_references.is_empty() {
         let of = |a: &Answer| Translation {

@@ -24,11 +24,13 @@ mod trends;
 
 pub use measure::{Evaluation, Figures};
 
+use rlhf_nested::schedule::ScheduleConfig;
+
 use super::Outcome;
 use super::ground::{self, Ground};
 use super::session::Session;
 use super::sweep::Cell;
-use crate::config::GrpoPipeline;
+use crate::config::{GrpoPipeline, GrpoVariant};
 use crate::error::Error;
 use crate::task::Verify;
 
@@ -58,6 +60,8 @@ pub fn run(config: &GrpoPipeline, mut session: Session) -> Result<Outcome, Error
     let ground = Ground::prepare(&common, &session)?;
     let verify = verifier(config, &ground)?;
     config.check_variants(ground.decoder.architecture().layers.len())?;
+    let left_out = left_out(config, ground.decoder.architecture().layers.len());
+    left_out.iter().for_each(|line| session.progress.say(&format!("rollouts: {line}")));
     // supervised fine-tuning
     let (ground, start) = ground::trained(ground, &common, &mut session)?;
     let setting = Setting { ground, verify };
@@ -67,6 +71,17 @@ pub fn run(config: &GrpoPipeline, mut session: Session) -> Result<Outcome, Error
     }
     // checkpoint and report
     summary::write(config, &setting, session)
+}
+
+/// What the first batch of each variant with a schedule leaves out: k is rounded down, so that it may be less than was asked for.
+fn left_out(config: &GrpoPipeline, n_blocks: usize) -> Vec<String> {
+    let line = |v: &GrpoVariant| {
+        let share = v.schedule.realised_ratio(n_blocks, 0);
+        let k = (share * n_blocks as f64).round();
+        format!("{}: {k} of {n_blocks} blocks left out of the first batch, x = {share:.3}", v.name)
+    };
+    let nested = config.variants.iter().filter(|v| v.schedule != ScheduleConfig::None {});
+    nested.map(line).collect()
 }
 
 /// The task's verifier, which must know every prompt.

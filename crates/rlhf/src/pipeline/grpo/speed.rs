@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use rlhf_core::rng::stream;
+use rlhf_eval::stats::median;
 use rlhf_nested::behavior::{self, Blocks};
 use rlhf_policy::generate::Generation;
 use rlhf_policy::weights::parameters;
@@ -39,11 +40,9 @@ pub(super) struct Speed {
 }
 
 impl Speed {
-    /// Tokens a second: the median repetition.
+    /// Tokens a second: the median of the repetitions.
     pub(super) fn median(&self) -> f64 {
-        let mut sorted = self.rates.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+        median(&self.rates).unwrap_or(f64::NAN)
     }
 }
 

@@ -226,8 +226,8 @@ fn result(measured: &Measured) -> Section {
 fn parts(measured: &Measured) -> Table {
     let known = measured.start.first().map(|e| e.figures.values.keys()).into_iter().flatten();
     let keys: Vec<&String> = known.filter(|k| k.contains("/verifier/")).collect();
-    let caption =
-        "The verifier's parts: means over the evaluation prompts, then mean and 95 % interval over seeds.";
+    let caption = "The verifier's parts: means over the evaluation prompts, then mean and 95 % interval over seeds. `answered`: an \
+                   answer in the form that was asked for, right or wrong (own questions: marked by #### or boxed).";
     let names = keys.iter().map(|k| k.replace("/verifier/", ": ").replace('_', " "));
     let mut table =
         Table::new(caption, std::iter::once("rollouts".to_owned()).chain(names).collect::<Vec<_>>());

@@ -40,17 +40,43 @@ fn list(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join("; ")
 }
 
+/// Two lists of shares of right answers, paired by seed.
+struct Pair {
+    a: Vec<f64>,
+    b: Vec<f64>,
+}
+
+impl Pair {
+    /// Of variant `i`, and what it is compared with.
+    fn of(m: &Measured, i: usize, with: &[f64]) -> Self {
+        Self { a: m.values(i, None, ACCURACY), b: with.to_vec() }
+    }
+
+    /// `a − b`. Where no answer was right nothing is compared, however equal the zeros are.
+    fn evidence(&self) -> Option<Interval> {
+        let none_right = self.a.iter().chain(&self.b).all(|share| *share <= 0.0);
+        if none_right { None } else { difference(&self.a, &self.b) }
+    }
+
+    /// For a reader; of one seed the bare difference.
+    fn text(&self) -> String {
+        match (self.a.as_slice(), self.b.as_slice()) {
+            ([a], [b]) => format!("{:.3} (one seed)", a - b),
+            _ => text(self.evidence()),
+        }
+    }
+}
+
 fn learns(m: &Measured) -> Trend {
-    let gain = |i: usize| difference(&m.values(i, None, ACCURACY), &m.start(ACCURACY));
     // What is plain, or all where nothing is.
     let plain = at(m, 0.0);
     let of: Vec<usize> = if plain.is_empty() { (0..m.variants.len()).collect() } else { plain };
-    let gains: Vec<Option<Interval>> = of.iter().map(|i| gain(*i)).collect();
+    let gains: Vec<Pair> = of.iter().map(|i| Pair::of(m, *i, &m.start(ACCURACY))).collect();
     Trend {
         id: "RL",
         statement: "plain GRPO raises the share of sampled answers that are right".to_owned(),
-        verdict: verdict(&gains),
-        figures: list(of.iter().zip(&gains).map(|(i, g)| format!("{}: {}", m.variants[*i].name, text(*g)))),
+        verdict: verdict(&gains.iter().map(Pair::evidence).collect::<Vec<_>>()),
+        figures: list(of.iter().zip(&gains).map(|(i, g)| format!("{}: {}", m.variants[*i].name, g.text()))),
     }
 }
 
@@ -79,16 +105,15 @@ fn speed(m: &Measured) -> Trend {
 fn small_x(m: &Measured) -> Trend {
     let smallest = shares(m).first().copied().unwrap_or(0.0);
     let plain = at(m, 0.0).first().map(|i| m.values(*i, None, ACCURACY)).unwrap_or_default();
-    let of: Vec<(usize, Option<Interval>)> =
-        at(m, smallest).into_iter().map(|i| (i, difference(&m.values(i, None, ACCURACY), &plain))).collect();
-    let evidence: Vec<Option<Interval>> = of.iter().map(|(_, d)| above(*d, -NEAR)).collect();
+    let of: Vec<(usize, Pair)> = at(m, smallest).into_iter().map(|i| (i, Pair::of(m, i, &plain))).collect();
+    let evidence: Vec<Option<Interval>> = of.iter().map(|(_, d)| above(d.evidence(), -NEAR)).collect();
     Trend {
         id: "N2",
         statement: format!(
             "at x = {smallest:.3} the whole policy is within {NEAR} of plain GRPO or above it"
         ),
         verdict: verdict(&evidence),
-        figures: list(of.iter().map(|(i, d)| format!("{} − plain: {}", m.variants[*i].name, text(*d)))),
+        figures: list(of.iter().map(|(i, d)| format!("{} − plain: {}", m.variants[*i].name, d.text()))),
     }
 }
 
@@ -106,7 +131,8 @@ fn weaker(m: &Measured) -> Trend {
         if let Some(before) = before {
             evidence.push(difference(&kl, &before));
         }
-        figures.push(format!("{}: KL {}, reward lower by {}", v.name, text(interval(&kl)), text(less)));
+        let kl = if let [one] = kl.as_slice() { format!("{one:.3} (one seed)") } else { text(interval(&kl)) };
+        figures.push(format!("{}: KL {kl}, reward lower by {}", v.name, text(less)));
     }
     Trend {
         id: "N3",
@@ -123,14 +149,13 @@ fn corrected(m: &Measured) -> Trend {
     let plain = |i: &usize| m.variants[*i].correction == "none";
     let (without, with): (Vec<usize>, Vec<usize>) = at(m, largest).into_iter().partition(plain);
     let without = without.first().map(|i| m.values(*i, None, ACCURACY)).unwrap_or_default();
-    let of: Vec<(usize, Option<Interval>)> =
-        with.into_iter().map(|i| (i, difference(&m.values(i, None, ACCURACY), &without))).collect();
-    let evidence: Vec<Option<Interval>> = of.iter().map(|(_, d)| *d).collect();
+    let of: Vec<(usize, Pair)> = with.into_iter().map(|i| (i, Pair::of(m, i, &without))).collect();
+    let evidence: Vec<Option<Interval>> = of.iter().map(|(_, d)| d.evidence()).collect();
     Trend {
         id: "N4",
         statement: format!("at x = {largest:.3} corrected rollouts teach more than uncorrected ones"),
         verdict: verdict(&evidence),
-        figures: list(of.iter().map(|(i, d)| format!("{} − none: {}", m.variants[*i].name, text(*d)))),
+        figures: list(of.iter().map(|(i, d)| format!("{} − none: {}", m.variants[*i].name, d.text()))),
     }
 }
 

@@ -122,6 +122,9 @@ fn split(seed: u64, sizes: &Sizes, source: &Source<'_>, notes: &mut Vec<String>)
         let texts = if source.split == Split::Official { &mut eval } else { &mut train };
         read(path, source.on_bad_record, texts, notes)?;
     }
+    if source.split == Split::Official {
+        notes.push("official split: the second file evaluates, with what the first does not have".to_owned());
+    }
     eval.retain(|meaning, _| !train.contains_key(meaning));
     let in_random_order = |texts: Texts, purpose: &str| {
         let mut texts: Vec<(Meaning, Vec<String>)> = texts.into_iter().collect();
