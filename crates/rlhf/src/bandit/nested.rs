@@ -52,9 +52,8 @@ pub(super) fn run(mut input: Input) -> Result<Value, Error> {
     let sets = skip.iter().map(|k| case.sets(&input, *k)).collect::<Result<Vec<_>, _>>()?;
     let mut report = case.report(&sets);
     if has_null(&report) {
-        let expected =
-            "rewards that differ, so that there is a gradient, and moments within the range of numbers";
-        return Err(input.error("reward", expected, "others"));
+        let expected = "rewards whose moments are within the range of numbers";
+        return Err(input.error("reward", expected, "larger ones"));
     }
     if let Some(train) = train {
         report["train"] = train.run();
@@ -104,6 +103,9 @@ fn case(input: &mut Input, seed: u64, clip: PpoClipConfig) -> Result<Case, Error
     let rewards: Option<Vec<f64>> = input.optional("reward", "an array of numbers")?;
     if let Some(wrong) = rewards.as_ref().filter(|r| r.len() != n) {
         return Err(input.error("reward", format!("{n} numbers, one a completion"), wrong.len().to_string()));
+    }
+    if rewards.as_ref().is_some_and(|r| r.windows(2).all(|w| w[0].to_bits() == w[1].to_bits())) {
+        return Err(input.error("reward", "rewards that differ, so that there is a gradient", "equal ones"));
     }
     let groups: Vec<u32> = input.optional("groups", "an array of whole numbers")?.unwrap_or(vec![2, 4, 8]);
     if let Some(wrong) = groups.iter().find(|g| **g == 0) {
