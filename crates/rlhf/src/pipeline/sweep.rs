@@ -1,9 +1,11 @@
 //! A sweep: every variant of a config with every seed.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde::Serialize;
 
+use super::session::Session;
 use crate::error::Error;
 
 /// One variant with one seed.
@@ -55,6 +57,23 @@ pub(super) fn numbers(record: &impl Serialize) -> Result<BTreeMap<String, f64>, 
     let object = value.as_object().cloned().unwrap_or_default();
     // JSON has no NaN: a number that is missing here was none, and the log refuses it.
     Ok(object.into_iter().map(|(k, v)| (k, v.as_f64().unwrap_or(f64::NAN))).collect())
+}
+
+/// A line of `steps.jsonl` with an evaluation's figures under `eval/`, after so many units of work.
+///
+/// # Errors
+/// A figure that is not finite; the disk.
+pub(super) fn log_evaluation(
+    session: &mut Session,
+    phase: &str,
+    figures: &BTreeMap<String, f64>,
+    (unit, done): (&str, u64),
+    started: Instant,
+) -> Result<(), Error> {
+    let values = figures.iter().map(|(k, v)| (format!("eval/{k}"), *v));
+    let values = values.chain([(unit.to_owned(), done as f64)]).collect();
+    let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
+    session.log(phase, values, times)
 }
 
 #[cfg(test)]

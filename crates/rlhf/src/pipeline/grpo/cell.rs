@@ -22,7 +22,7 @@ use crate::pipeline::fit::{resumed, work};
 use crate::pipeline::ground::Start;
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
-use crate::pipeline::sweep::{Cell, numbers};
+use crate::pipeline::sweep::{Cell, log_evaluation, numbers};
 
 /// A cell with what it is made of.
 pub(super) struct Loop<'a> {
@@ -91,7 +91,13 @@ impl Loop<'_> {
         if session.get::<Evaluation>(&key)?.is_none() {
             let started = Instant::now();
             let begun = evaluate(self, setting, session, &setting.ground.prior, 0)?;
-            log_evaluation(session, &format!("grpo/start/seed={}/eval", self.cell.seed), &begun, started)?;
+            log_evaluation(
+                session,
+                &format!("grpo/start/seed={}/eval", self.cell.seed),
+                &begun.figures.values,
+                ("batch", begun.batch),
+                started,
+            )?;
             session.put(&key, &begun)?;
         }
         session.put(&self.cell.key(), &Vec::<Evaluation>::new())?;
@@ -205,22 +211,15 @@ impl Loop<'_> {
         let sums: Sums = session.get(&self.sums())?.unwrap_or_default();
         shown.rollouts.values = sums.means();
         session.put(&self.sums(), &Sums::default())?;
-        log_evaluation(session, &format!("{}/eval", self.cell.phase()), &shown, started)?;
+        log_evaluation(
+            session,
+            &format!("{}/eval", self.cell.phase()),
+            &shown.figures.values,
+            ("batch", shown.batch),
+            started,
+        )?;
         let mut all: Vec<Evaluation> = session.get(&self.cell.key())?.unwrap_or_default();
         all.push(shown);
         session.put(&self.cell.key(), &all)
     }
-}
-
-/// A line of `steps.jsonl`.
-fn log_evaluation(
-    session: &mut Session,
-    phase: &str,
-    shown: &Evaluation,
-    started: Instant,
-) -> Result<(), Error> {
-    let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
-    let values = values.chain([("batch".to_owned(), shown.batch as f64)]).collect();
-    let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
-    session.log(phase, values, times)
 }

@@ -22,7 +22,7 @@ use crate::pipeline::fit::{resumed, work};
 use crate::pipeline::ground::Start;
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
-use crate::pipeline::sweep::{Cell, numbers};
+use crate::pipeline::sweep::{Cell, log_evaluation, numbers};
 
 /// A cell with what it is made of.
 pub(super) struct Loop<'a> {
@@ -96,7 +96,13 @@ impl Loop<'_> {
         }
         let started = Instant::now();
         let shown = evaluate(self.config, setting, session, &policy.valid(), self.seed, 0)?;
-        log_evaluation(session, &format!("rspo/start/seed={}/eval", self.cell.seed), &shown, started)?;
+        log_evaluation(
+            session,
+            &format!("rspo/start/seed={}/eval", self.cell.seed),
+            &shown.figures.values,
+            ("iteration", shown.iteration),
+            started,
+        )?;
         session.put(&key, &shown)?;
         Ok(shown)
     }
@@ -215,23 +221,16 @@ impl Loop<'_> {
         }
         let started = Instant::now();
         let shown = evaluate(self.config, setting, session, &policy.valid(), self.seed, done)?;
-        log_evaluation(session, &format!("{}/eval", self.cell.phase()), &shown, started)?;
+        log_evaluation(
+            session,
+            &format!("{}/eval", self.cell.phase()),
+            &shown.figures.values,
+            ("iteration", shown.iteration),
+            started,
+        )?;
         let mut all: Vec<Evaluation> = session.get(&self.cell.key())?.unwrap_or_default();
         all.retain(|e| e.iteration < done);
         all.push(shown);
         session.put(&self.cell.key(), &all)
     }
-}
-
-/// A line of `steps.jsonl`.
-fn log_evaluation(
-    session: &mut Session,
-    phase: &str,
-    shown: &Evaluation,
-    started: Instant,
-) -> Result<(), Error> {
-    let values = shown.figures.values.iter().map(|(k, v)| (format!("eval/{k}"), *v));
-    let values = values.chain([("iteration".to_owned(), shown.iteration as f64)]).collect();
-    let times = BTreeMap::from([("evaluation".to_owned(), started.elapsed().as_secs_f64())]);
-    session.log(phase, values, times)
 }
