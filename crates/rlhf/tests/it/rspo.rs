@@ -125,7 +125,7 @@ fn what_cannot_be_is_refused_by_name() {
     let of = |beta: &str| variants(&[&SPPO.replace("0.1", beta)]);
     run(dir.path(), &rspo("out", &[&of("0.0")])).fails_with(
         2,
-        &["command line: variants[0]: expected a positive finite number, found {", "beta = 0.0"],
+        &["command line: variants[0]: expected a positive finite number, found 0 in {", "beta = 0.0"],
     );
     let unknown = variants(&[r#"{name="a", method={kind="spo", loss={beta=0.1}}}"#]);
     refused(&unknown, &["command line: variants[0]: expected ", "rspo", "found "]);
