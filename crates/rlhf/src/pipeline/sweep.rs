@@ -1,6 +1,7 @@
 //! A sweep: every variant of a config with every seed.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -59,6 +60,11 @@ pub(super) fn numbers(record: &impl Serialize) -> Result<BTreeMap<String, f64>, 
     Ok(object.into_iter().map(|(k, v)| (k, v.as_f64().unwrap_or(f64::NAN))).collect())
 }
 
+/// Whether an evaluation is due after `done` of `last` units of work: every so many, and at the end.
+pub(super) fn is_due(done: u64, every: NonZeroUsize, last: u64) -> bool {
+    done.is_multiple_of(every.get() as u64) || done == last
+}
+
 /// A line of `steps.jsonl` with an evaluation's figures under `eval/`, after so many units of work.
 ///
 /// # Errors
@@ -87,6 +93,13 @@ mod tests {
         assert_eq!(phases, ["rspo/a/seed=0", "rspo/b/seed=0", "rspo/a/seed=1", "rspo/b/seed=1"]);
         assert_eq!(all.iter().map(Cell::is_main).collect::<Vec<_>>(), [true, false, false, false]);
         assert_eq!(all[3].key(), "cell/rspo/b/seed=1");
+    }
+
+    #[test]
+    fn an_evaluation_is_due_now_and_then_and_at_the_end() {
+        let every = NonZeroUsize::new(3).expect("not 0");
+        let due: Vec<u64> = (1..=7).filter(|done| is_due(*done, every, 7)).collect();
+        assert_eq!(due, [3, 6, 7]);
     }
 
     #[test]

@@ -109,17 +109,8 @@ fn all_but_a_few_equations_of_mawps_give_the_stated_answer() {
 
 #[test]
 fn most_human_descriptions_pass_the_rule() {
-    let names = ["datatotext/e2e_clean_devel.csv.gz", "datatotext/e2e_clean_test.csv.gz"];
-    let [Some(path), Some(second)] = names.map(shared) else { return };
-    let sizes = Sizes { n_sft: 0, n_preferences: 1, n_prompts: 0, n_eval_prompts: 0 };
-    let source = descriptions::Source {
-        path: &path,
-        second: Some(&second),
-        split: Split::Pooled,
-        venue: Venue::Checked,
-        on_bad_record: OnBadRecord::Fail,
-    };
-    let task = load_twice(&sizes, &source);
+    let Some(task) = restaurants(Split::Pooled, Venue::Checked) else { return };
+    assert_eq!(task.verify, Some(Verify::Descriptions(Checker { venue: Venue::Checked })));
     assert_eq!((task.train_prompts.len(), task.eval_prompts.len()), (1724, 431));
     let references = task.eval_prompts.iter().zip(&task.eval_references);
     let heldout = references.flat_map(|(prompt, texts)| texts.iter().map(move |t| (prompt, t)));
@@ -144,26 +135,21 @@ fn most_human_descriptions_pass_the_rule() {
     assert!(share("told") > 0.94 && share("added") < 0.15 && share("venue added") < 0.01, "{n:?}");
 }
 
-fn load_twice(sizes: &Sizes, source: &descriptions::Source<'_>) -> TaskData {
-    let task = descriptions::load(0, sizes, source).expect("good files");
-    assert_eq!(descriptions::load(0, sizes, source).expect("good files"), task);
-    assert_eq!(task.verify, Some(Verify::Descriptions(Checker { venue: Venue::Checked })));
-    task
+/// All texts of both files, the same from one load to the next; none where the files are absent.
+fn restaurants(split: Split, venue: Venue) -> Option<TaskData> {
+    let names = ["datatotext/e2e_clean_devel.csv.gz", "datatotext/e2e_clean_test.csv.gz"];
+    let [Some(path), Some(second)] = names.map(shared) else { return None };
+    let sizes = Sizes { n_sft: 0, n_preferences: 1, n_prompts: 0, n_eval_prompts: 0 };
+    let on_bad_record = OnBadRecord::Fail;
+    let source = descriptions::Source { path: &path, second: Some(&second), split, venue, on_bad_record };
+    let task = descriptions::load(0, &sizes, &source).expect("good files");
+    assert_eq!(descriptions::load(0, &sizes, &source).expect("good files"), task);
+    Some(task)
 }
 
 #[test]
 fn the_official_split_is_a_shifted_one() {
-    let names = ["datatotext/e2e_clean_devel.csv.gz", "datatotext/e2e_clean_test.csv.gz"];
-    let [Some(path), Some(second)] = names.map(shared) else { return };
-    let sizes = Sizes { n_sft: 0, n_preferences: 1, n_prompts: 0, n_eval_prompts: 0 };
-    let source = descriptions::Source {
-        path: &path,
-        second: Some(&second),
-        split: Split::Official,
-        venue: Venue::Open,
-        on_bad_record: OnBadRecord::Fail,
-    };
-    let task = descriptions::load(0, &sizes, &source).expect("good files");
+    let Some(task) = restaurants(Split::Official, Venue::Open) else { return };
     let pubs = |prompts: &[String]| {
         let n = prompts.iter().filter(|p| p.contains("type: pub")).count();
         n as f64 / prompts.len() as f64

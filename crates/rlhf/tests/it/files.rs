@@ -198,4 +198,6 @@ fn a_resume_needs_no_flags_again() {
     let first = run(dir.path(), &superhf("run", &FILES)).ok();
     let again = run(dir.path(), &["run", "superhf", "--out", "run", "--resume"]).ok();
     assert_eq!(again.stdout, first.stdout);
+    let note = "note: run goes on with its own config.toml, which is not superhf as it stands";
+    assert!(again.stderr.contains(note) && !first.stderr.contains("note: run goes on"), "{again:?}");
 }

@@ -121,6 +121,8 @@ fn nothing_left_out_is_plain_grpo_to_the_byte() {
     assert!(file("plain") == file("zero"));
     let begun = &steps(&dir.path().join("plain"), "grpo/start/seed=0/eval")[0];
     assert!(number(begun, "batch").abs() < 1e-12 && number(begun, "eval/kl").abs() < 1e-5, "{begun}");
+    // Tokens that were drawn, not those of a text written anew: no more than may be.
+    assert!(number(begun, "eval/sampled/mean_length") <= 6.0, "{begun}");
     let first = &steps(&dir.path().join("plain"), "grpo/plain/seed=0")[0];
     // The trainer reads what the engine recorded.
     assert!(number(first, "sampling/sampling_logp_difference/max") < 1e-5, "{first}");

@@ -169,3 +169,30 @@ fn lengths(m: &Measured) -> Trend {
         figures: list(m.variants.iter().zip(&all).map(|(v, n)| format!("{}: {:.2} tokens", v.name, mean(n)))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(a: &[f64], b: &[f64]) -> Pair {
+        Pair { a: a.to_vec(), b: b.to_vec() }
+    }
+
+    #[test]
+    fn where_no_answer_was_right_nothing_is_shown() {
+        let zeros = pair(&[0.0, 0.0], &[0.0, 0.0]);
+        assert_eq!(verdict(&[above(zeros.evidence(), -NEAR)]), "no data");
+        // Equal shares of right answers are evidence, and within the noise.
+        let equal = pair(&[0.5, 0.5], &[0.5, 0.5]);
+        assert_eq!(verdict(&[above(equal.evidence(), -NEAR)]), "shown");
+        let better = pair(&[0.5, 0.6], &[0.0, 0.1]);
+        let interval = better.evidence().expect("two pairs");
+        assert!((interval.estimate - 0.5).abs() < 1e-12, "{interval:?}");
+    }
+
+    #[test]
+    fn one_seed_has_a_difference_and_no_evidence() {
+        let one = pair(&[0.75], &[0.5]);
+        assert_eq!((one.text().as_str(), one.evidence()), ("0.250 (one seed)", None));
+    }
+}

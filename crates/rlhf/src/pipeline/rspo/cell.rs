@@ -22,7 +22,7 @@ use crate::pipeline::fit::{resumed, work};
 use crate::pipeline::ground::Start;
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
-use crate::pipeline::sweep::{Cell, log_evaluation, numbers};
+use crate::pipeline::sweep::{Cell, is_due, log_evaluation, numbers};
 
 /// A cell with what it is made of.
 pub(super) struct Loop<'a> {
@@ -214,9 +214,8 @@ impl Loop<'_> {
         policy: &Decoder,
         done: u64,
     ) -> Result<(), Error> {
-        let (every, last) =
-            (self.config.evaluation.eval_iterations.get(), self.config.selfplay.n_iterations.get());
-        if !done.is_multiple_of(every as u64) && done != last as u64 {
+        let last = self.config.selfplay.n_iterations.get() as u64;
+        if !is_due(done, self.config.evaluation.eval_iterations, last) {
             return Ok(());
         }
         let started = Instant::now();

@@ -23,6 +23,7 @@ use crate::pipeline::fit::{resumed, work};
 use crate::pipeline::ground::{Answer, Start, answer, generation, in_turn, sampled};
 use crate::pipeline::models;
 use crate::pipeline::session::Session;
+use crate::pipeline::sweep::is_due;
 
 /// Largest difference between a rollout's recorded log-probability and the trainer's, in nats, and
 /// largest KL or |ratio − 1| before the first step: rounding of `f32`, nothing else.
@@ -162,7 +163,7 @@ fn one_round(
     times.insert("update".to_owned(), started.elapsed().as_secs_f64());
     // evaluation
     let done = round + 1;
-    if done.is_multiple_of(config.evaluation.eval_rounds.get() as u64) || done == total {
+    if is_due(done, config.evaluation.eval_rounds, total) {
         let started = Instant::now();
         let shown = evaluate(config, setting, session, &policy.valid(), seed, done)?;
         for (key, value) in &shown.figures.values {
